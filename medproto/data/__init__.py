@@ -1,0 +1,28 @@
+"""Images and cohorts: read radiographs, build, check and split a table of them.
+
+No torch and no MONAI here: arrays, tables and `medproto.records` only. The synthetic cohort is in
+`medproto.data.phantom`.
+"""
+
+from medproto.data.builders import BuiltCohort, from_folder
+from medproto.data.check import CohortReport, Problem, check_cohort
+from medproto.data.cohort import Cohort
+from medproto.data.dicom_builder import from_dicom
+from medproto.data.images import LoadedImage, read_image, read_mask
+from medproto.data.npz_builder import from_npz
+from medproto.data.splits import split_cohort
+
+__all__ = [
+    "BuiltCohort",
+    "Cohort",
+    "CohortReport",
+    "LoadedImage",
+    "Problem",
+    "check_cohort",
+    "from_dicom",
+    "from_folder",
+    "from_npz",
+    "read_image",
+    "read_mask",
+    "split_cohort",
+]

@@ -1,0 +1,146 @@
+"""Build a cohort table from a folder of images: class-named sub-folders, or a table of labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from medproto.data.cohort import Cohort, read_table
+from medproto.data.images import file_kind
+from medproto.errors import CohortError, ImageReadError
+
+__all__ = ["LABELS_FILE", "BuiltCohort", "from_folder", "walk_files"]
+
+LABELS_FILE = "labels.csv"
+"""Table that is taken when it lies in the source folder and no other is named."""
+
+_SPLITS = ("train", "val", "test")
+
+
+class BuiltCohort(NamedTuple):
+    """A new cohort and what its builder left out, merged or could not know, a sentence each."""
+
+    cohort: Cohort
+    notes: tuple[str, ...]
+
+
+def from_folder(
+    source: Path, *, labels: Path | None = None, group: str | None = None
+) -> BuiltCohort:
+    """Build a cohort from PNG, JPEG and DICOM images in a folder.
+
+    With a table of labels (``labels``, else ``labels.csv`` in the folder) its rows are the cohort:
+    it needs ``image`` (path relative to ``source``) and ``label``; a ``mask`` is relative likewise,
+    other columns are kept. Without one, the name of the sub-folder is the label:
+    ``source/<label>/…``, or ``source/<train|val|test>/<label>/…``.
+
+    Args:
+        group: column of the table that names patients or groups.
+
+    Raises:
+        CohortError: if there is no image, the table is unusable, or ``group`` comes without one.
+
+    Example:
+        >>> cohort, notes = from_folder("busi", group="near_duplicate_group")  # doctest: +SKIP
+        >>> cohort.save("busi.csv")  # doctest: +SKIP
+    """
+    source = _folder(source)
+    if labels is None and (source / LABELS_FILE).is_file():
+        labels = source / LABELS_FILE
+    if labels is not None:
+        return _from_table(source, Path(labels), group)
+    if group is not None:
+        raise CohortError("group names a column of a table of labels; pass labels as well.")
+    return _from_names(source)
+
+
+def walk_files(source: Path) -> Iterator[Path]:
+    """Yield the regular files under a folder in the order of their paths, hidden ones left out.
+
+    Links are followed, each folder once, so that a loop of links ends.
+
+    Raises:
+        CohortError: if ``source`` is no folder.
+    """
+    source = _folder(source)
+    seen: set[tuple[int, int]] = set()
+    for folder, folders, files in os.walk(source, followlinks=True):
+        place = os.stat(folder)
+        if (place.st_dev, place.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((place.st_dev, place.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            path = Path(folder, name)
+            if not name.startswith(".") and path.is_file():
+                yield path
+
+
+def _folder(source: Path) -> Path:
+    source = Path(source)
+    if not source.is_dir():
+        raise CohortError("the source must be a folder that exists.")
+    return source
+
+
+def _from_table(source: Path, labels: Path, group: str | None) -> BuiltCohort:
+    cohort = Cohort(read_table(labels), source, group)
+    there = sum(cohort.image_path(row).is_file() for row in range(len(cohort)))
+    if not there:
+        raise CohortError(
+            f"the column 'image' must hold paths relative to the source folder: none of its "
+            f"{len(cohort)} files is there."
+        )
+    notes = [f"labels of {len(cohort)} rows are from the table {labels.name!r}."]
+    if there < len(cohort):
+        notes.append(f"{len(cohort) - there} of the rows name a file that is not there.")
+    if cohort.group_column is None:
+        notes.append(_NO_GROUPS)
+    return BuiltCohort(cohort, tuple(notes))
+
+
+_NO_GROUPS = "no grouping column: only identical pixels form a group, a patient's images do not."
+
+
+def _from_names(source: Path) -> BuiltCohort:
+    rows, outside, other = [], 0, 0
+    for path in walk_files(source):
+        if not _is_image(path):
+            other += 1
+            continue
+        parts = path.relative_to(source).parts
+        if len(parts) < 2:
+            outside += 1
+            continue
+        rows.append({"image": Path(*parts).as_posix(), "label": parts[0], "parts": parts})
+    split = bool(rows) and {row["label"] for row in rows} <= set(_SPLITS)
+    if split:
+        outside += sum(len(row["parts"]) < 3 for row in rows)
+        rows = [row for row in rows if len(row["parts"]) >= 3]
+    if not rows:
+        raise CohortError(
+            "the source must hold images in sub-folders named after the labels, or a table "
+            f"{LABELS_FILE!r}; no such image was found."
+        )
+    table = pd.DataFrame({"image": [row["image"] for row in rows]})
+    table["label"] = [row["parts"][1 if split else 0] for row in rows]
+    if split:
+        table["split"] = [row["label"] for row in rows]
+    notes = [f"labels of {len(rows)} images are the names of their sub-folders.", _NO_GROUPS]
+    if outside:
+        notes.append(f"{outside} images lie outside a sub-folder of a label and were left out.")
+    if other:
+        notes.append(f"{other} files are not DICOM, PNG or JPEG and were left out.")
+    return BuiltCohort(Cohort(table, source), tuple(notes))
+
+
+def _is_image(path: Path) -> bool:
+    try:
+        return file_kind(path) is not None
+    except ImageReadError:
+        return False

@@ -1,0 +1,19 @@
+"""Explanations: the evidence of a prediction, its place in the image, and a second opinion."""
+
+from .evidence import COMPLETENESS_TOLERANCE, explain, heat_maps, network_box, source_box
+from .faithfulness import box_faithfulness
+from .geometry import cells_to_network, cells_to_stored, peak_box
+from .grad_cam import GradCam
+
+__all__ = [
+    "COMPLETENESS_TOLERANCE",
+    "GradCam",
+    "box_faithfulness",
+    "cells_to_network",
+    "cells_to_stored",
+    "explain",
+    "heat_maps",
+    "network_box",
+    "peak_box",
+    "source_box",
+]

@@ -1,0 +1,66 @@
+"""Scores of prototypes on the images they were taken from.
+
+Symbols: ``N`` images, ``P`` prototypes. A projected prototype scores the upper bound on its own
+source image. No new image reaches it, so a last layer fitted on it trusts the prototype too much;
+the fit sees what the prototype scores on the other images of its class instead.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from medproto.last_layer.objective import class_indices
+
+__all__ = ["replace_source_scores"]
+
+
+def replace_source_scores(
+    scores: ArrayLike,
+    labels: ArrayLike,
+    prototype_class: ArrayLike,
+    source_rows: ArrayLike,
+) -> NDArray[np.float64]:
+    """Replace each prototype's score on its source by its mean over its class's other images.
+
+    Args:
+        scores: ``[N, P]`` pooled similarities of the training images; left as they are.
+        labels: ``[N]`` classes of the images, zero-based.
+        prototype_class: ``[P]`` classes of the prototypes, zero-based.
+        source_rows: ``[P]`` rows of ``scores``, zero-based: the image each prototype comes from.
+
+    Returns:
+        A new ``[N, P]`` array.
+
+    Raises:
+        ValueError: if the shapes disagree, a row is out of range, a source image has another class
+            than its prototype, or a class has no second image.
+    """
+    replaced = np.array(scores, dtype=np.float64)
+    if replaced.ndim != 2 or 0 in replaced.shape:
+        raise ValueError(
+            f"scores must have shape [images, prototypes], got {list(replaced.shape)}."
+        )
+    images, prototypes = replaced.shape
+    targets = np.asarray(labels)
+    num_classes = int(np.max(targets, initial=0)) + 1
+    targets = class_indices("labels", targets, images, num_classes)
+    owners = class_indices("prototype_class", prototype_class, prototypes, num_classes)
+    rows = class_indices("source_rows", source_rows, prototypes, images)
+    foreign = np.flatnonzero(targets[rows] != owners)
+    if foreign.size:
+        raise ValueError(
+            "source_rows must point to images of the prototype's own class, got another class for "
+            f"prototypes {foreign.tolist()}."
+        )
+    members = targets[:, None] == owners[None, :]  # [N, P]
+    others = members.sum(axis=0) - 1
+    if (others < 1).any():
+        alone = sorted(set(owners[others < 1].tolist()))
+        raise ValueError(
+            f"labels must give each prototype's class two images or more, got one for {alone}."
+        )
+    columns = np.arange(prototypes)
+    members[rows, columns] = False
+    replaced[rows, columns] = np.where(members, replaced, 0.0).sum(axis=0) / others
+    return replaced

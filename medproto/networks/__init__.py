@@ -1,0 +1,19 @@
+"""Networks in MONAI's contract: ``ProtoPNet`` and its parts, and the plain classifier twin."""
+
+from .efficientnet_lite import EfficientNetLite0
+from .model_file import ModelCard, load_model, save_model, tensor_digest
+from .protopnet import ProtoPNet, ProtoPNetOutput
+from .prototype_layer import PrototypeLayer
+from .twin import PlainClassifier
+
+__all__ = [
+    "EfficientNetLite0",
+    "ModelCard",
+    "PlainClassifier",
+    "ProtoPNet",
+    "ProtoPNetOutput",
+    "PrototypeLayer",
+    "load_model",
+    "save_model",
+    "tensor_digest",
+]

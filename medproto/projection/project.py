@@ -1,0 +1,170 @@
+"""Projection of the prototypes onto training patches, without duplicates, checked afterwards.
+
+Symbols: ``P`` prototypes, ``D`` channels, ``C`` image channels, ``*S`` image axes.
+
+The published push [1] takes the nearest own-class patch for each prototype by itself, so that many
+prototypes may end on the same patch. Here the prototypes share out the *groups* (patients): the
+assignment with the smallest sum of distances in which no group serves twice.
+
+References:
+    [1] Chen et al., "This Looks Like That", NeurIPS 2019, section 2.2, equation 3.
+        https://arxiv.org/abs/1806.10574
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from ..errors import ProjectionError
+from ..networks import ProtoPNet
+from .search import Candidate, NearestPatches
+
+__all__ = ["ProjectionResult", "PrototypeMatch", "project_prototypes"]
+
+TOLERANCE = {"log": 1e-3, "cosine": 1e-4}
+"""How far below its bound a prototype may score on its source; for cosine before scaling."""
+
+Batch = tuple[Tensor, Sequence[int], Sequence[int], Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class PrototypeMatch:
+    """The patch a prototype was projected to.
+
+    Args:
+        prototype: zero-based index *after* projection.
+        row: zero-based row of the training image.
+        group: its patient or group.
+        cell: zero-based feature cell.
+        distance: from the prototype to the patch before projection, feature units.
+        similarity: at ``cell`` after projection, measured on the image alone.
+    """
+
+    prototype: int
+    row: int
+    group: str
+    cell: tuple[int, ...]
+    distance: float
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectionResult:
+    """What the projection did.
+
+    Args:
+        matches: one for each remaining prototype, in order.
+        dropped: indices *before* projection of prototypes for which no group was left.
+    """
+
+    matches: tuple[PrototypeMatch, ...]
+    dropped: tuple[int, ...]
+
+
+def project_prototypes(
+    network: ProtoPNet, batches: Iterable[Batch], load_image: Callable[[int], Tensor]
+) -> ProjectionResult:
+    """Replace every prototype by its patch, in place, and check that it recognises it.
+
+    Deterministic: equal distances are decided by row and cell. The network's mode is restored.
+
+    Args:
+        network: the prototypes and, if some are dropped, the last layer are changed.
+        batches: ``(images [B, C, *S], labels, rows, groups)`` of the training images, with the
+            preprocessing of prediction and without augmentation; gone through once.
+        load_image: returns the same image ``[C, *S]`` for a row; called once for each prototype.
+
+    Raises:
+        ProjectionError: if a class has no training image, or a prototype afterwards scores less
+            than the bound on its own source.
+    """
+    mode = network.training
+    network.eval()
+    try:
+        search = NearestPatches(network)
+        for batch in batches:
+            search.add(*batch)
+        chosen = _assign(search.candidates())
+        dropped = [p for p, candidate in enumerate(chosen) if candidate is None]
+        _check_classes(network, dropped)
+        if dropped:
+            network.keep_prototypes([p for p, c in enumerate(chosen) if c is not None])
+        kept = [candidate for candidate in chosen if candidate is not None]
+        images = {c.row: load_image(c.row) for c in kept}
+        _write_vectors(network, kept, images)
+        return ProjectionResult(tuple(_check(network, kept, images)), tuple(dropped))
+    finally:
+        network.train(mode)
+
+
+def _assign(candidates: Sequence[Sequence[Candidate]]) -> list[Candidate | None]:
+    """Share the groups out with the smallest sum of distances; ``None`` where none is left."""
+    first_row: dict[str, int] = {}
+    for candidate in (c for own in candidates for c in own):
+        known = first_row.get(candidate.group, candidate.row)
+        first_row[candidate.group] = min(known, candidate.row)
+    groups = sorted(first_row, key=lambda group: (first_row[group], group))
+    if not groups:
+        return [None] * len(candidates)
+    column = {group: j for j, group in enumerate(groups)}
+    largest = max(c.distance for own in candidates for c in own)
+    # More than any complete assignment can cost, so leaving a prototype out is the last resort.
+    forbidden = (abs(largest) + 1.0) * (len(candidates) + 1)
+    cost = np.full((len(candidates), len(groups)), forbidden)
+    table: dict[tuple[int, int], Candidate] = {}
+    for p, own in enumerate(candidates):
+        for candidate in own:
+            cost[p, column[candidate.group]] = candidate.distance
+            table[p, column[candidate.group]] = candidate
+    chosen: list[Candidate | None] = [None] * len(candidates)
+    for p, j in zip(*linear_sum_assignment(cost), strict=True):
+        chosen[p] = table.get((int(p), int(j)))
+    return chosen
+
+
+def _check_classes(network: ProtoPNet, dropped: Sequence[int]) -> None:
+    left = network.prototype_class.clone()
+    left[list(dropped)] = -1
+    missing = [k for k in range(network.out_channels) if not (left == k).any()]
+    if missing:
+        raise ProjectionError(
+            f"every class needs a training image of a group of its own, class {missing[0]} (index) "
+            "has none left. Give the class more patients or take it out of the cohort."
+        )
+
+
+@torch.no_grad()
+def _write_vectors(
+    network: ProtoPNet, chosen: Sequence[Candidate], images: dict[int, Tensor]
+) -> None:
+    for p, candidate in enumerate(chosen):
+        features = network.features(images[candidate.row][None])[0]  # [D, *G]
+        network.prototype_layer.vectors[p] = features[(slice(None), *candidate.cell)].float()
+
+
+@torch.no_grad()
+def _check(
+    network: ProtoPNet, chosen: Sequence[Candidate], images: dict[int, Tensor]
+) -> Iterable[PrototypeMatch]:
+    """Measure each prototype on its source, one image at a time as prediction does."""
+    layer = network.prototype_layer
+    unit = layer.scale if layer.kind == "cosine" else 1.0
+    lowest = layer.bound - TOLERANCE[layer.kind] * unit
+    for p, candidate in enumerate(chosen):
+        similarities = network.evidence(images[candidate.row][None]).similarities
+        similarity = float(similarities[(0, p, *candidate.cell)])
+        if not similarity >= lowest:
+            raise ProjectionError(
+                f"prototype {p} must score at least {lowest:.4f} on its own source (row "
+                f"{candidate.row}), got {similarity:.4f}. The backbone's dtype or its "
+                "normalisation changes between projection and use."
+            )
+        yield PrototypeMatch(
+            p, candidate.row, candidate.group, candidate.cell, candidate.distance, similarity
+        )

@@ -1,0 +1,162 @@
+"""Deterministic preprocessing: a file to a tensor, a tensor to the network's size.
+
+Symbols: ``C`` channels, ``*S`` spatial axes in array order, ``(rows, columns)`` or
+``(rows, columns, slices)``. Positions are continuous and start at the outer corner of the first
+pixel, see :mod:`medproto.records`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Transform
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from medproto.data import read_image
+from medproto.records import Placement
+
+__all__ = ["MODES", "FitImage", "LoadRadiograph"]
+
+MODES = ("letterbox", "stretch")
+
+
+class LoadRadiograph(Transform):
+    """Read an image file into a MetaTensor ``[1, rows, columns]`` of float32 in [0, 1].
+
+    Unlike MONAI's reader it keeps the file's row and column order, applies the VOI policy and
+    inverts MONOCHROME1 once. ``meta["reference"]`` is an `ImageReference`; nothing else of the
+    header, and not the path, goes into ``meta``.
+
+    Args:
+        voi: ``"voi"`` or ``"full-range"``, see `medproto.data.read_image`.
+
+    Raises:
+        ValueError: if ``voi`` is unknown.
+    """
+
+    def __init__(self, voi: str = "voi") -> None:
+        if voi not in ("voi", "full-range"):
+            raise ValueError(f"voi must be 'voi' or 'full-range', got {voi!r}.")
+        self.voi = voi
+
+    def __call__(self, path: str | Path) -> MetaTensor:
+        """Read one file.
+
+        Raises:
+            ImageReadError: if it cannot be read.
+        """
+        image = read_image(Path(path), voi=self.voi)
+        pixels = torch.from_numpy(image.pixels)[None]  # [1, rows, columns]
+        return MetaTensor(pixels, meta={"reference": image.reference})
+
+
+class FitImage(Transform):
+    """Bring an image ``[C, *S]`` to ``[C, *spatial_size]`` and record where it came to lie.
+
+    Linear interpolation with antialiasing: a shrunk image is averaged, not sampled. The scale of
+    ``meta["placement"]`` is that of the whole-numbered size the image really got on each axis, so
+    positions map to stored pixels exactly.
+
+    Args:
+        spatial_size: two or three sides, each at least 1.
+        mode: ``"letterbox"`` keeps the aspect ratio and pads with 0 on both sides; ``"stretch"``
+            fills the size.
+
+    Raises:
+        ValueError: if an argument is outside the range given above.
+
+    Example:
+        >>> fitted = FitImage((64, 64))(torch.rand(1, 100, 50))
+        >>> fitted.shape, fitted.meta["placement"].offset
+        (torch.Size([1, 64, 64]), (0.0, 16.0))
+    """
+
+    def __init__(self, spatial_size: Sequence[int], mode: str = "letterbox") -> None:
+        self.spatial_size = tuple(int(side) for side in spatial_size)
+        if len(self.spatial_size) not in (2, 3) or min(self.spatial_size) < 1:
+            raise ValueError(
+                f"spatial_size must be 2 or 3 sides of at least 1, got {list(self.spatial_size)}."
+            )
+        if mode not in MODES:
+            raise ValueError(f"mode must be one of {list(MODES)}, got {mode!r}.")
+        self.mode = mode
+
+    def __call__(self, image: Tensor) -> MetaTensor:
+        """Fit one image, float or integer; the result is float32 and a new tensor.
+
+        Raises:
+            ValueError: if the number of axes is not that of ``spatial_size`` and one for channels.
+        """
+        if image.ndim != len(self.spatial_size) + 1:
+            raise ValueError(
+                f"image must have shape [C, *S] with {len(self.spatial_size)} spatial axes, "
+                f"got {list(image.shape)}."
+            )
+        plain = image.as_tensor() if isinstance(image, MetaTensor) else image
+        stored = tuple(plain.shape[1:])
+        placement = self.placement(stored)
+        inner = [round(n * s) for n, s in zip(stored, placement.scale, strict=True)]
+        starts = [int(offset) for offset in placement.offset]
+        canvas = plain.new_zeros((plain.shape[0], *self.spatial_size), dtype=torch.float32)
+        window = tuple(slice(a, a + n) for a, n in zip(starts, inner, strict=True))
+        canvas[(slice(None), *window)] = resize(plain.float(), inner)
+        meta = {key: value for key, value in _meta(image).items() if key != "affine"}
+        affine = _affine(placement)
+        if isinstance(image, MetaTensor):
+            affine = image.affine.to(affine) @ affine
+        return MetaTensor(canvas, affine=affine, meta={**meta, "placement": placement})
+
+    def placement(self, stored_shape: Sequence[int]) -> Placement:
+        """Return where an image of this shape comes to lie, without touching pixels."""
+        stored = tuple(int(side) for side in stored_shape)
+        size = self.spatial_size
+        inner = list(size)
+        if self.mode == "letterbox":
+            factor = min(t / s for t, s in zip(size, stored, strict=True))
+            inner = [min(max(round(s * factor), 1), t) for t, s in zip(size, stored, strict=True)]
+        return Placement(
+            stored_shape=stored,
+            network_shape=size,
+            scale=tuple(n / s for n, s in zip(inner, stored, strict=True)),
+            offset=tuple(float((t - n) // 2) for t, n in zip(size, inner, strict=True)),
+        )
+
+
+def resize(image: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize ``[C, *S]`` to ``[C, *size]`` linearly, antialiased, edges at the outer corners."""
+    if image.shape[1:] == torch.Size(size):
+        return image
+    if len(size) == 2:
+        return _resize_plane(image, size)
+    # torch antialiases planes only; the interpolation is separable, so the first two axes go
+    # first, with the slices as channels, and then the slices, with the columns kept.
+    rows, columns, slices = size
+    channels, _, _, depth = image.shape
+    image = _resize_plane(image.movedim(3, 1).flatten(0, 1), (rows, columns))  # [C*s, rows, cols]
+    image = image.unflatten(0, (channels, depth)).movedim(1, 3)  # [C, rows, columns, s]
+    return _resize_plane(image.flatten(0, 1), (columns, slices)).unflatten(0, (channels, rows))
+
+
+def _resize_plane(image: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize the last two axes of ``[N, a, b]``."""
+    return interpolate(
+        image[None], size=tuple(size), mode="bilinear", antialias=True, align_corners=False
+    )[0]
+
+
+def _meta(image: Tensor) -> dict[str, object]:
+    return dict(image.meta) if isinstance(image, MetaTensor) else {}
+
+
+def _affine(placement: Placement) -> Tensor:
+    """Return the matrix from pixel indices of the network's input to stored indices."""
+    affine = torch.eye(4, dtype=torch.float64)
+    for axis, (scale, offset) in enumerate(zip(placement.scale, placement.offset, strict=True)):
+        # Index i is position i + 0.5, on both sides.
+        affine[axis, axis] = 1 / scale
+        affine[axis, 3] = (0.5 - offset) / scale - 0.5
+    return affine

@@ -1,0 +1,173 @@
+"""Random part of the training transforms: small, without flips, and replayable.
+
+A flipped chest has its heart on the right, so nothing is mirrored. Each call leaves the parameters
+it drew behind; applied again to the same image they give the same tensor.
+
+Symbols: ``C`` channels, ``*S`` spatial axes in array order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import Compose, MapTransform, Randomizable, Transform
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
+
+__all__ = ["Augmentation", "RandRadiograph", "RandRadiographd", "augmentation"]
+
+TRACE_SUFFIX = "_augmentation"
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """One drawn change of an image; apply it again to replay.
+
+    Args:
+        rotation: radians in the plane of rows and columns; positive turns rows towards columns.
+        scale: above 1 enlarges, about the centre of the image.
+        shift: displacement along each axis as a share of that side.
+        gamma: exponent of the gray values in [0, 1].
+    """
+
+    rotation: float
+    scale: float
+    shift: tuple[float, ...]
+    gamma: float
+
+    def apply(self, image: Tensor) -> Tensor:
+        """Return the changed image ``[C, *S]``, float32; outside of the original it is 0.
+
+        Raises:
+            ValueError: if the image has not as many spatial axes as ``shift``.
+        """
+        axes = len(self.shift)
+        if image.ndim != axes + 1:
+            raise ValueError(f"image must have {axes} spatial axes, got {list(image.shape)}.")
+        plain = image.as_tensor() if isinstance(image, MetaTensor) else image
+        sides = plain.shape[1:]
+        grid = affine_grid(self._matrix(sides)[None], [1, plain.shape[0], *sides], False)
+        moved = grid_sample(plain.float()[None], grid, align_corners=False)[0]  # [C, *S]
+        return moved.clamp(0, 1) ** self.gamma
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the parameters as plain numbers; ``Augmentation(**…)`` is the inverse."""
+        return {**asdict(self), "shift": list(self.shift)}
+
+    def _matrix(self, sides: torch.Size) -> Tensor:
+        """Return the map from an output place to its source, as torch wants it.
+
+        torch's coordinates run from -1 to 1 along each side, last axis first.
+        """
+        axes = len(sides)
+        turn = torch.eye(axes, dtype=torch.float64)
+        cosine, sine = math.cos(self.rotation), math.sin(self.rotation)
+        turn[0, 0], turn[0, 1], turn[1, 0], turn[1, 1] = cosine, sine, -sine, cosine
+        half = torch.tensor([side / 2 for side in sides], dtype=torch.float64)
+        shift = torch.tensor([2 * s for s in self.shift], dtype=torch.float64)
+        # In pixels the map is a rotation; in sides of unequal length it is not.
+        linear = turn / self.scale * half / half[:, None]
+        matrix = torch.cat([linear, -(linear @ shift)[:, None]], dim=1)
+        order = list(reversed(range(axes)))
+        return matrix[order][:, [*order, axes]].float()
+
+
+class RandRadiograph(Randomizable, Transform):
+    """Draw a small rotation, scale, shift and contrast, and apply them.
+
+    Args:
+        rotation: largest angle, radians.
+        scale: largest relative change of size.
+        shift: largest displacement, share of a side.
+        contrast: largest change of the logarithm of gamma.
+
+    Raises:
+        ValueError: if a range is negative, or ``scale`` not below 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        rotation: float = math.radians(8),
+        scale: float = 0.1,
+        shift: float = 0.05,
+        contrast: float = 0.2,
+    ) -> None:
+        if min(rotation, scale, shift, contrast) < 0 or scale >= 1:
+            raise ValueError(
+                "rotation, scale, shift and contrast must be >= 0 and scale < 1, got "
+                f"{rotation}, {scale}, {shift}, {contrast}."
+            )
+        self.ranges = (rotation, scale, shift, contrast)
+        self.drawn: Augmentation | None = None
+
+    def randomize(self, data: Any = None) -> None:
+        """Draw new parameters from ``self.R`` for an image of as many axes as ``data``."""
+        rotation, scale, shift, contrast = self.ranges
+        draw = self.R.uniform
+        self.drawn = Augmentation(
+            rotation=float(draw(-rotation, rotation)),
+            scale=float(draw(1 - scale, 1 + scale)),
+            shift=tuple(float(draw(-shift, shift)) for _ in range(data.ndim - 1)),
+            gamma=math.exp(draw(-contrast, contrast)),
+        )
+
+    def __call__(self, image: Tensor, randomize: bool = True) -> Tensor:
+        """Return the changed image ``[C, *S]``; ``randomize=False`` repeats the last change."""
+        if randomize or self.drawn is None:
+            self.randomize(image)
+        if self.drawn is None:
+            raise ValueError("randomize must draw an Augmentation, got None.")
+        return self.drawn.apply(image)
+
+
+class RandRadiographd(Randomizable, MapTransform):
+    """Dictionary form of `RandRadiograph`: one change for all keys.
+
+    ``data[key + "_augmentation"]`` becomes the list of what was applied, oldest first, each as
+    `Augmentation.to_dict` gives it.
+
+    Args:
+        keys: of the images, all with the same number of axes.
+        ranges: as in `RandRadiograph`.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, *, allow_missing_keys: bool = False, **ranges: float
+    ) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        self.random = RandRadiograph(**ranges)
+
+    def set_random_state(self, seed: int | None = None, state: Any = None) -> RandRadiographd:
+        """Seed this transform; see MONAI's ``Randomizable``."""
+        super().set_random_state(seed, state)
+        self.random.set_random_state(seed, state)
+        return self
+
+    def randomize(self, data: Any = None) -> None:
+        """Draw new parameters for an image of as many axes as ``data``."""
+        self.random.randomize(data)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of ``data`` with changed images and their parameters."""
+        out = dict(data)
+        for number, key in enumerate(self.key_iterator(data)):
+            out[key] = self.random(out[key], randomize=number == 0)
+            trace = f"{key}{TRACE_SUFFIX}"
+            out[trace] = [*out.get(trace, []), self.random.drawn.to_dict()]
+        return out
+
+
+def augmentation(*, seed: int, key: str = "image") -> Compose:
+    """Return the random part of the training transforms, seeded.
+
+    Rotation up to 8 degrees, scale and shift up to 10 and 5 percent, gamma between 0.82 and 1.22;
+    no flips. For projection and prediction use `preprocessing` alone.
+    """
+    return Compose([RandRadiographd(key)]).set_random_state(seed)

@@ -1,0 +1,85 @@
+"""The resumable state of a training: one file, written atomically after every epoch.
+
+It is not a model: it lives under ``checkpoints/`` and holds weights of unfinished phases. It is read
+with ``weights_only=True``, so that a foreign file can do no more than fail.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import nn
+
+from medproto.errors import ModelFileError
+from medproto.networks.model_file import write_atomically
+
+from .engine import SegmentState
+
+__all__ = ["Checkpoint"]
+
+
+@dataclass
+class Checkpoint:
+    """How far a run has come.
+
+    Args:
+        path: of the file.
+        config_digest: of the run's configuration; a resume under another one is refused.
+        cohort_digest: of the run's cohort, likewise.
+        segment: index of the segment in progress; those before are finished.
+        state: how far that segment has come.
+        history: one row an epoch, all segments.
+    """
+
+    path: Path
+    config_digest: str
+    cohort_digest: str
+    segment: int = 0
+    state: SegmentState = field(default_factory=SegmentState)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def save(self, modules: nn.ModuleDict) -> None:
+        """Write everything together with the weights of ``modules``."""
+        buffer = io.BytesIO()
+        content = {
+            "config_digest": self.config_digest,
+            "cohort_digest": self.cohort_digest,
+            "segment": self.segment,
+            "state": asdict(self.state),
+            "history": self.history,
+            "modules": modules.state_dict(),
+        }
+        torch.save(content, buffer)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path, buffer.getvalue())
+
+    def load(self, modules: nn.ModuleDict) -> bool:
+        """Read the file into this object and ``modules``; ``False`` when there is none yet.
+
+        Raises:
+            ModelFileError: if it is unreadable or belongs to another configuration or cohort.
+        """
+        if not self.path.exists():
+            return False
+        try:
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+            expected = (self.config_digest, self.cohort_digest)
+            if (content["config_digest"], content["cohort_digest"]) != expected:
+                raise ModelFileError(
+                    "the unfinished run was started with another configuration or cohort; resume "
+                    "with the same ones, or train into a new folder."
+                )
+            modules.load_state_dict(content["modules"])
+            self.segment = content["segment"]
+            self.state = SegmentState(**content["state"])
+            self.history = content["history"]
+        except (OSError, RuntimeError, KeyError, TypeError, EOFError, UnpicklingError) as error:
+            raise ModelFileError(
+                "the checkpoint of the unfinished run cannot be read. Train into a new folder."
+            ) from error
+        return True

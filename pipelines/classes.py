@@ -1,0 +1,53 @@
+"""Choices that the data settles when the configuration leaves them open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from medproto.errors import CohortError
+
+__all__ = ["choose_classes", "choose_image_size", "choose_stage"]
+
+ABSENCE = ("normal", "negative", "no finding", "no_finding", "none", "healthy", "control", "benign")
+"""Names of reference classes, which come first so that the others count as positive."""
+
+DEFAULT_SIZE = 192
+STRIDES = {5: 16, 3: 8, 2: 4}
+MINIMUM_CELLS = 7
+
+
+def choose_classes(
+    found: Sequence[str], configured: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """Return the class names in the order of the logits; the first is the reference class.
+
+    Raises:
+        CohortError: if there are fewer than two, or a configured one is not in the cohort.
+    """
+    if configured is None:
+        rank = {name: i for i, name in enumerate(ABSENCE)}
+        configured = sorted(found, key=lambda name: (rank.get(name.lower(), len(rank)), name))
+    missing = [name for name in configured if name not in found]
+    if missing:
+        raise CohortError(
+            f"data.classes must name labels of the cohort ({', '.join(found)}), got {missing[0]!r}."
+        )
+    if len(set(configured)) < 2:
+        raise CohortError(
+            f"classification needs at least two classes, got {len(set(configured))} "
+            f"({', '.join(configured) or 'none'}). Check the column `label`."
+        )
+    return tuple(configured)
+
+
+def choose_image_size(longest: int) -> int:
+    """Return the side of the network's input for the longest stored side of the cohort."""
+    return min(DEFAULT_SIZE, max(16, -4 * (-longest // 4)))
+
+
+def choose_stage(image_size: int) -> int:
+    """Return the deepest backbone stage that leaves at least 7 cells along an axis, else 2."""
+    for stage, stride in STRIDES.items():
+        if image_size // stride >= MINIMUM_CELLS:
+            return stage
+    return min(STRIDES)

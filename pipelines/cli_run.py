@@ -1,0 +1,134 @@
+"""``medproto train``, ``evaluate`` and ``compare``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from medproto.data import Cohort
+
+__all__ = ["compare", "evaluate", "train"]
+
+Run = Annotated[Path, typer.Argument(help="Folder of a finished training.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Split = Annotated[str, typer.Option(help="train, val or test.")]
+
+
+def train(
+    cohort: Annotated[Path, typer.Option(help="Cohort table with a column `split`.")],
+    out: Annotated[Path, typer.Option(help="New folder for the run.")],
+    config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="One setting, as section.key=value.")
+    ] = None,
+    twin: Annotated[bool, typer.Option(help="Also train the plain classifier.")] = False,
+    resume: Annotated[bool, typer.Option(help="Go on with an unfinished run.")] = False,
+    group: Annotated[
+        str | None, typer.Option(help="Column that keeps images of a patient together.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Train a prototype network: features, projection, last layer; then evaluate it.
+
+    Example: medproto train --cohort cohort.csv --out runs/first --set data.image_size=224
+    """
+    from medproto.data import Cohort
+
+    from .config import load_config
+    from .train import train as run_training
+
+    run = run_training(
+        Cohort.read(cohort, group=group),
+        out,
+        load_config(config, settings or ()),
+        twin=twin,
+        resume=resume,
+        device=device,
+    )
+    print_metrics(run.metrics)
+    typer.echo(f"\nreport: {out / 'report.html'}", err=True)
+
+
+def evaluate(
+    run: Run,
+    split: Split = "test",
+    cohort: Annotated[
+        Path | None, typer.Option(help="Another cohort table: external validation.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compute discrimination, calibration, localisation and prototype quality, with intervals.
+
+    Example: medproto evaluate runs/first --json
+    """
+    from medproto.data import Cohort
+
+    from .evaluate import evaluate_run
+    from .runs import RunFolder
+
+    folder = RunFolder(run)
+    other: Cohort | None = None if cohort is None else Cohort.read(cohort)
+    _ = folder.network
+    summary = evaluate_run(folder, split=split, cohort=other).summary
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2, allow_nan=False))
+    else:
+        print_metrics(summary)
+
+
+def compare(
+    run: Run,
+    out: Annotated[Path, typer.Option(help="New folder for the page and the table.")],
+    split: Split = "test",
+    methods: Annotated[str, typer.Option(help="Of prototype, gradcam.")] = "prototype,gradcam",
+    as_json: AsJson = False,
+) -> None:
+    """Compare explanation methods on the images that have masks, beside the controls.
+
+    Example: medproto compare runs/first --methods prototype,gradcam --out runs/first/comparison
+    """
+    from .compare import compare_run
+    from .runs import RunFolder
+
+    result = compare_run(RunFolder(run), split=split, methods=methods.split(","), out=out)
+    if as_json:
+        typer.echo(json.dumps(result, indent=2, allow_nan=False))
+        return
+    for row in result["rows"]:
+        typer.echo(f"{row['name']:<38} {_interval(row['pointing'])}  {row['note']}")
+    typer.echo(f"page: {out / 'comparison.html'}", err=True)
+
+
+def print_metrics(summary: dict[str, Any]) -> None:
+    """Print the main figures of an evaluation, one a line, with their intervals."""
+    lines = [
+        ("images (groups)", f"{summary['n']} ({summary['groups']})"),
+        ("classes", ", ".join(summary["classes"])),
+        ("AUROC", _interval(summary["auroc"])),
+        ("balanced accuracy", _interval(summary["balanced_accuracy"])),
+    ]
+    if summary.get("twin"):
+        lines.append(("  plain twin, AUROC", _interval(summary["twin"]["auroc"])))
+        lines.append(("  difference to it", _interval(summary["twin"]["difference"], sign="+")))
+    place = summary.get("localization")
+    if place:
+        lines.append(("evidence on the finding", _interval(place["pointing_game"])))
+        lines.append(("  best constant place", _interval(place["constant_location"])))
+        lines.append(("  median box", f"{place['box_area']['median']:.1%} of the image"))
+    quality = summary["prototypes"]
+    lines.append(("prototypes", f"{quality['total']} from {quality['unique_groups']} groups"))
+    for name, value in lines:
+        typer.echo(f"{name:<24} {value}")
+
+
+def _interval(entry: dict[str, Any] | None, sign: str = "") -> str:
+    if entry is None or entry["value"] is None:
+        return "not computable (a class is missing)"
+    text = f"{entry['value']:{sign}.3f}"
+    if entry.get("low") is None:
+        return text
+    return f"{text}  [{entry['low']:{sign}.3f}, {entry['high']:{sign}.3f}]"

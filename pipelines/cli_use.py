@@ -1,0 +1,159 @@
+"""``medproto demo``, ``predict``, ``explain``, ``dashboard`` and ``doctor``."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from .predict import RecordedPrediction
+
+__all__ = ["dashboard", "demo", "doctor", "explain", "predict"]
+
+Run = Annotated[Path, typer.Argument(help="Folder of a finished training.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Log = Annotated[str, typer.Option(help="Log, as a path or sqlite:///path; see `medproto audit`.")]
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="New folder for everything that is made.")],
+    seed: Annotated[int, typer.Option(help="Seed of the cohort and the training.")] = 0,
+) -> None:
+    """Show the whole way on synthetic radiographs: cohort, training, evidence, record, report.
+
+    Example: medproto demo --out runs/demo
+    """
+    from .demo import run_demo
+
+    run_demo(out, seed=seed, say=typer.echo)
+
+
+def predict(
+    run: Run,
+    audit: Log,
+    images: Annotated[list[Path] | None, typer.Argument(help="Image files.")] = None,
+    cohort: Annotated[Path | None, typer.Option(help="Predict all rows of a table.")] = None,
+    actor: Annotated[str | None, typer.Option(help="Who asks; the user by default.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Predict with evidence; each result is recorded before it is printed.
+
+    Example: medproto predict runs/first image.dcm --audit runs/first/audit.db
+    """
+    from audit import AuditLog
+    from medproto.data import Cohort
+    from medproto.errors import MedProtoError
+
+    from .predict import predict_batch, predict_recorded
+    from .runs import RunFolder
+
+    if bool(images) == (cohort is not None):
+        raise typer.BadParameter("give image files or --cohort, one of the two.")
+    folder = RunFolder(run)
+    who = actor or getpass.getuser()
+    done: list[RecordedPrediction] = []
+    failed = 0
+    _ = folder.sources  # a broken model is one error, not one for each image
+    with AuditLog.open(audit) as log:
+        if cohort is not None:
+            table = Cohort.read(cohort)
+            items = [(row, table.image_path(row)) for row in range(len(table.table))]
+            for item in predict_batch(folder, items, log, actor=who, batch=table.digest):
+                failed += _report(f"row {item.row}", item.prediction, item.problem, done, as_json)
+        for path in images or []:
+            prediction, problem = None, None
+            try:
+                prediction = predict_recorded(folder, path, log, actor=who)
+            except MedProtoError as error:
+                problem = str(error)
+            failed += _report(str(path), prediction, problem, done, as_json)
+    if as_json:
+        typer.echo(json.dumps([p.to_json() for p in done], indent=2, allow_nan=False))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _report(
+    name: str,
+    prediction: RecordedPrediction | None,
+    problem: str | None,
+    done: list[RecordedPrediction],
+    as_json: bool,
+) -> int:
+    """Print one result or problem; return 1 for a problem."""
+    if prediction is None:
+        typer.echo(f"medproto: {name}: {problem}", err=True)
+        return 1
+    done.append(prediction)
+    if not as_json:
+        _print_sum(name, prediction)
+    return 0
+
+
+def _print_sum(name: str, prediction: RecordedPrediction) -> None:
+    payload = prediction.payload
+    k = payload["classes"].index(payload["label"])
+    share = payload["probabilities"][k]
+    typer.echo(f"{name}: {payload['label']} ({share:.1%}, not calibrated)")
+    typer.echo(f"  record {prediction.record.sequence}, {prediction.record.digest}")
+    ranked = sorted(payload["evidence"], key=lambda e: -abs(e["contributions"][k]))
+    shown = ranked[:5]
+    for e in shown:
+        typer.echo(
+            f"  prototype {e['prototype']:>3} ({e['class']}): similarity {e['similarity']:7.3f} x "
+            f"weight {e['weights'][k]:+7.3f} = {e['contributions'][k]:+8.3f}   box {e['box_px']}"
+        )
+    rest = sum(e["contributions"][k] for e in ranked[5:])
+    typer.echo(f"  {len(ranked) - len(shown)} more prototypes {rest:+33.3f}")
+    typer.echo(f"  bias {payload['bias'][k]:+51.3f}")
+    typer.echo(f"  logit of {payload['label']}: {payload['logits'][k]:+.3f}")
+
+
+def explain(
+    run: Run,
+    image: Annotated[Path, typer.Argument(help="Image file.")],
+    out: Annotated[Path, typer.Option(help="Folder for the page.")],
+) -> None:
+    """Write the "this looks like that" page of one image; it is stamped "not recorded".
+
+    Example: medproto explain runs/first image.png --out pages/
+    """
+    from .case_report import write_case
+    from .runs import RunFolder
+
+    page = write_case(RunFolder(run), image, out)
+    typer.echo(str(page))
+
+
+def dashboard(
+    run: Annotated[Path, typer.Option(help="Folder of a finished training.")],
+    audit: Log,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8501,
+) -> None:
+    """Open the case review in a browser, on this machine only.
+
+    Example: medproto dashboard --run runs/first --audit runs/first/audit.db
+    """
+    command = [sys.executable, "-m", "dashboards.launch"]
+    command += ["--run", str(run), "--audit", audit, "--port", str(port)]
+    raise typer.Exit(subprocess.call(command))
+
+
+def doctor() -> None:
+    """Say what this machine has and lacks; exit status 1 if something needed is missing.
+
+    Example: medproto doctor
+    """
+    from .doctor import examine
+
+    checks = examine()
+    for check in checks:
+        typer.echo(f"{'ok' if check.ok else 'MISSING':<8} {check.name:<34} {check.detail}")
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)

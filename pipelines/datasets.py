@@ -1,0 +1,162 @@
+"""From a cohort to batches: deterministic part cached, random part seeded and on top.
+
+Symbols: ``B`` batch, ``*S`` axes of the network's input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from monai.data import CacheDataset, DataLoader, Dataset
+from monai.transforms import Compose, MapTransform
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from medproto.data import Cohort
+from medproto.records import ImageReference, Placement
+from medproto.transforms import augmentation, preprocessing
+
+__all__ = ["ImageSet", "SeededSampler", "loader"]
+
+
+class _Plain(MapTransform):
+    """Turn the MetaTensor into a plain tensor and keep what is needed of its metadata."""
+
+    def __call__(self, data: Any) -> dict[str, Any]:
+        out = dict(data)
+        for key in self.keys:
+            image = out[key]
+            out["reference"] = image.meta["reference"]
+            out["placement"] = image.meta["placement"]
+            out[key] = image.as_tensor().contiguous()
+        return out
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Some rows of a cohort, preprocessed once and held in memory.
+
+    Args:
+        cohort: the table.
+        rows: zero-based rows of ``cohort`` in this set.
+        labels: class index of each of them.
+        groups: patient or group of each.
+        cache: ``image`` tensors ``[1, *S]`` with their ``reference`` and ``placement``.
+        voi: gray policy the images were read with.
+    """
+
+    cohort: Cohort
+    rows: tuple[int, ...]
+    labels: tuple[int, ...]
+    groups: tuple[str, ...]
+    cache: CacheDataset
+    voi: str = "voi"
+
+    @classmethod
+    def load(
+        cls, cohort: Cohort, rows: Sequence[int], classes: Sequence[str], steps: dict[str, Any]
+    ) -> ImageSet:
+        """Read and preprocess ``rows``; ``steps`` are the arguments of ``preprocessing``.
+
+        Raises:
+            ImageReadError: if an image cannot be read.
+        """
+        index = {name: k for k, name in enumerate(classes)}
+        names = cohort.table["label"].tolist()
+        groups = cohort.groups()
+        data = [
+            {"image": str(cohort.image_path(row)), "label": index[names[row]], "index": i}
+            for i, row in enumerate(rows)
+        ]
+        transform = Compose([*preprocessing(**steps).transforms, _Plain("image")])
+        cache = CacheDataset(data, transform, num_workers=2, progress=False, copy_cache=False)
+        return cls(
+            cohort,
+            tuple(rows),
+            tuple(item["label"] for item in data),
+            tuple(groups[row] for row in rows),
+            cache,
+            steps.get("voi", "voi"),
+        )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def image(self, index: int) -> Tensor:
+        """Return the preprocessed image ``[1, *S]`` at a position of this set."""
+        return self.cache[index]["image"]
+
+    def placement(self, index: int) -> Placement:
+        """Return where the stored image lies in the network's input."""
+        return self.cache[index]["placement"]
+
+    def reference(self, index: int) -> ImageReference:
+        """Return what is known of the stored image."""
+        return self.cache[index]["reference"]
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, list[int], list[int], list[str]]]:
+        """Yield ``(images [B, 1, *S], labels, positions, groups)`` in order, not augmented."""
+        for start in range(0, len(self), size):
+            positions = list(range(start, min(start + size, len(self))))
+            images = torch.stack([self.image(i) for i in positions])
+            yield (
+                images,
+                [self.labels[i] for i in positions],
+                positions,
+                [self.groups[i] for i in positions],
+            )
+
+
+class SeededSampler(Sampler[int]):
+    """A shuffle that depends on seed and epoch alone, so that a resumed epoch repeats exactly."""
+
+    def __init__(self, length: int, seed: int) -> None:
+        self._length = length
+        self._seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self._seed * 100_003 + self.epoch)
+        yield from torch.randperm(self._length, generator=generator).tolist()
+
+
+def loader(
+    images: ImageSet, *, batch_size: int, augment: bool, seed: int
+) -> tuple[DataLoader, SeededSampler, Compose]:
+    """Return a shuffling loader of ``image``, ``label`` and its sampler and random transform."""
+    keys = ("image", "label")
+    random_part = augmentation(seed=seed) if augment else Compose([])
+    dataset = Dataset(images.cache, Compose([random_part]))
+    sampler = SeededSampler(len(images), seed)
+
+    def collate(items: list[dict[str, Any]]) -> dict[str, Tensor]:
+        image = torch.stack([torch.as_tensor(item["image"]) for item in items])
+        return {
+            keys[0]: image.contiguous(memory_format=_memory_format(image)),
+            keys[1]: torch.tensor([item["label"] for item in items]),
+        }
+
+    # A last batch of one image would break the statistics of BatchNorm.
+    drop_last = len(images) % batch_size == 1
+    return (
+        DataLoader(
+            dataset,
+            batch_size=min(batch_size, len(images)),
+            sampler=sampler,
+            collate_fn=collate,
+            drop_last=drop_last,
+        ),
+        sampler,
+        random_part,
+    )
+
+
+def _memory_format(image: Tensor) -> torch.memory_format:
+    """Depthwise convolutions on a CPU are several times faster with the channels last."""
+    return torch.channels_last if image.ndim == 4 else torch.channels_last_3d

@@ -1,0 +1,144 @@
+"""The whole way on synthetic radiographs, in one command.
+
+Cohort of DICOM files -> check -> split -> train (with twin) -> evaluate -> audited prediction with
+evidence -> Grad-CAM comparison -> report -> ``audit verify``.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from medproto.data.phantom import make_phantom_cohort
+
+from audit import AuditLog, verify
+from medproto.data import Cohort, check_cohort, from_dicom, split_cohort
+from medproto.errors import MedProtoError
+
+from .case_report import write_case
+from .compare import compare_run
+from .config import load_config
+from .predict import predict_recorded
+from .runs import RunFolder
+from .train import train
+
+__all__ = ["DEMO_SETTINGS", "run_demo"]
+
+PATIENTS = 150
+CASES = 6
+DEMO_SETTINGS = ("model.stage=5",)
+"""Settings that differ from the preset."""
+
+
+def run_demo(out: Path, *, seed: int, say: Callable[[str], None]) -> RunFolder:
+    """Run everything into ``out`` and say at each step where it stands.
+
+    Raises:
+        MedProtoError: if ``out`` is taken or a step fails.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise MedProtoError(f"the folder {out} is not empty; choose a new one with --out.")
+    started = time.perf_counter()
+
+    def step(number: int, text: str) -> None:
+        say(f"\n[{number}/8 {time.perf_counter() - started:4.0f} s] {text}")
+
+    step(1, "Synthetic chest radiographs as DICOM (no patient is in them)")
+    table = _make_cohort(out, seed, say)
+    step(2, "Training: features, projection, last layer, and the plain twin")
+    cohort = Cohort.read(table)
+    run = train(cohort, out / "run", load_config(None, [f"seed={seed}", *DEMO_SETTINGS]), twin=True)
+    step(3, "Evaluation on patients that took no part in training")
+    _say_metrics(run.metrics, say)
+    step(4, "Prediction with evidence, recorded before it is shown")
+    images = _chosen_cases(run)
+    with AuditLog.create(str(out / "audit.db")) as log:
+        recorded = [predict_recorded(run, path, log, actor="demo") for path in images]
+    for prediction in recorded:
+        payload = prediction.payload
+        k = payload["classes"].index(payload["label"])
+        top = max(payload["evidence"], key=lambda e: e["contributions"][k])
+        say(
+            f"  record {prediction.record.sequence}: {payload['label']}, logit "
+            f"{payload['logits'][k]:+.2f}; most of it from prototype {top['prototype']} at box "
+            f"{top['box_px']} ({top['contributions'][k]:+.2f})"
+        )
+    step(5, "This looks like that: the pages of these cases")
+    for path, prediction in zip(images, recorded, strict=True):
+        write_case(run, path, out / "cases", recorded=prediction)
+    step(6, "Grad-CAM beside the prototypes")
+    comparison = compare_run(
+        run, split="test", methods=["prototype", "gradcam"], out=out / "comparison"
+    )
+    for row in comparison["rows"]:
+        say(f"  {row['name']:<44} hits the finding in {row['pointing']['value']:.0%}")
+    step(7, "The log, verified")
+    report = verify(str(out / "audit.db"))
+    if not report.ok:
+        raise MedProtoError("the log of the demo does not verify; please report this.")
+    say(f"  {report.records} records, head {report.head}")
+    step(8, "Done")
+    _say_summary(out, run, say)
+    return run
+
+
+def _make_cohort(out: Path, seed: int, say: Callable[[str], None]) -> Path:
+    labels = make_phantom_cohort(out / "data", patients=PATIENTS, seed=seed)
+    cohort, notes = from_dicom(out / "data", labels=labels)
+    for note in notes:
+        say(f"  {note}")
+    cohort = split_cohort(cohort, folds=None, seed=seed)
+    table = out / "cohort.csv"
+    cohort.save(table)
+    report = check_cohort(Cohort.read(table))
+    counts = ", ".join(f"{n} {name}" for name, n in cohort.table["label"].value_counts().items())
+    say(f"  {report.n} images ({counts}), {len(report.problems)} problems")
+    return table
+
+
+def _chosen_cases(run: RunFolder) -> list[Path]:
+    """Some test images of each class, the positive ones first."""
+    test = run.cohort.table[run.cohort.table["split"] == "test"]
+    rows: list[int] = []
+    for name in reversed(run.card.classes):
+        rows += test.index[test["label"] == name].tolist()[: CASES // len(run.card.classes)]
+    return [run.cohort.image_path(row) for row in rows]
+
+
+def _say_metrics(metrics: dict[str, Any], say: Callable[[str], None]) -> None:
+    def text(entry: dict[str, Any]) -> str:
+        return f"{entry['value']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]"
+
+    say(f"  AUROC {text(metrics['auroc'])}, plain twin {text(metrics['twin']['auroc'])}")
+    place = metrics["localization"]["positive_correct"]
+    say(
+        "  evidence on the finding (correct positive cases) "
+        f"{text(place['pointing_game'])}, best constant place "
+        f"{text(place['constant_location'])}, median box "
+        f"{place['box_area']['median']:.1%} of the image"
+    )
+
+
+def _say_summary(out: Path, run: RunFolder, say: Callable[[str], None]) -> None:
+    metrics = run.metrics
+    quality, last = metrics["prototypes"], metrics["last_layer"]
+    width = min(100, shutil.get_terminal_size().columns)
+    rows = [
+        ("cohort", f"{len(run.cohort.table)} synthetic DICOM images, {out / 'cohort.csv'}"),
+        ("model", f"{quality['total']} prototypes from {quality['unique_groups']} patients"),
+        ("", f"last layer solved, optimality residual {last['residual']:.0e}"),
+        ("how well", f"AUROC {metrics['auroc']['value']:.3f} on {metrics['n']} test images"),
+        ("report", str(out / "run" / "report.html")),
+        ("cases", str(out / "cases")),
+        ("Grad-CAM", str(out / "comparison" / "comparison.html")),
+        ("record", f"{out / 'audit.db'}, verified"),
+        ("next", f"medproto dashboard --run {out / 'run'} --audit {out / 'audit.db'}"),
+    ]
+    say("-" * width)
+    for name, value in rows:
+        say(f"{name:<10} {value}")
+    say("-" * width)
+    say("Synthetic data; a demonstration of the software, not of clinical performance.")

@@ -1,0 +1,82 @@
+"""Phase 3: compute the scores once and solve the last layer to a certified optimum.
+
+Symbols: ``N`` images, ``P`` prototypes, ``K`` classes.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from medproto.last_layer import LastLayerSolution, replace_source_scores, solve_last_layer
+from medproto.networks import ProtoPNet
+
+from .config import LastLayerConfig
+from .datasets import ImageSet
+from .inference import infer_scores
+
+__all__ = ["class_weights", "fit_last_layer"]
+
+logger = logging.getLogger("medproto.train")
+
+
+def class_weights(labels: tuple[int, ...], num_classes: int) -> list[float]:
+    """Return ``N / (K N_k)``: inverse frequency, 1 on average over the images."""
+    counts = np.bincount(labels, minlength=num_classes)
+    return (len(labels) / (num_classes * counts)).tolist()
+
+
+def fit_last_layer(
+    network: ProtoPNet,
+    train: ImageSet,
+    val: ImageSet,
+    source_positions: list[int],
+    config: LastLayerConfig,
+    *,
+    weighted: bool,
+    scores_path: Path,
+) -> LastLayerSolution:
+    """Solve the last layer on the training scores, in place, and keep the scores.
+
+    Args:
+        source_positions: ``[P]`` position in ``train`` of each prototype's source image. There a
+            prototype scores its bound by construction, so that score is replaced.
+        weighted: weight the cross-entropy by inverse class frequency.
+        scores_path: ``.npz`` for scores and labels of both sets, for solving again later.
+    """
+    scores = infer_scores(network, train)
+    labels = np.asarray(train.labels)
+    prototype_class = network.prototype_class.cpu().numpy()
+    replaced = replace_source_scores(scores, labels, prototype_class, np.asarray(source_positions))
+    solution = solve_last_layer(
+        replaced,
+        labels,
+        prototype_class,
+        num_classes=network.out_channels,
+        class_weights=class_weights(train.labels, network.out_channels) if weighted else None,
+        l1=config.l1,
+        ridge=config.ridge,
+    )
+    if not solution.converged:
+        logger.warning(
+            "the last layer did not reach its optimum: residual %.1e after %d iterations.",
+            solution.residual,
+            solution.iterations,
+        )
+    with torch.no_grad():
+        network.last_layer.weight.copy_(torch.from_numpy(solution.weights))
+        network.last_layer.bias.copy_(torch.from_numpy(solution.bias))
+    np.savez(
+        scores_path,
+        train_scores=scores,
+        train_labels=labels,
+        train_rows=np.asarray(train.rows),
+        val_scores=infer_scores(network, val),
+        val_labels=np.asarray(val.labels),
+        val_rows=np.asarray(val.rows),
+        source_positions=np.asarray(source_positions),
+    )
+    return solution

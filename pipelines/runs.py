@@ -1,0 +1,140 @@
+"""The run folder: what a training leaves, and how to read it back.
+
+config.yaml  cohort.csv  history.csv  metrics.json  scores.npz  report.html  figures/
+prototypes.parquet  prototypes/p000.png  prototypes/p000_source.png
+model.safetensors  model.json (last: a folder without it is no finished run)  checkpoints/
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from medproto.data import Cohort
+from medproto.errors import ModelFileError
+from medproto.networks import ModelCard, ProtoPNet, load_model
+from medproto.networks.model_file import write_atomically
+from medproto.records import PixelBox, PrototypeSource
+
+from .config import RunConfig, load_config
+
+__all__ = ["RunFolder", "file_digest", "sources_from_table", "sources_to_table", "write_json"]
+
+
+def file_digest(path: Path) -> str:
+    """Return ``sha256:<hex>`` of a file."""
+    return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A finished run, read lazily.
+
+    Args:
+        path: the folder.
+    """
+
+    path: Path
+
+    @cached_property
+    def _model(self) -> tuple[ProtoPNet, ModelCard]:
+        return load_model(self.path)
+
+    @property
+    def network(self) -> ProtoPNet:
+        """The network, projected, in ``eval`` mode.
+
+        Raises:
+            ModelFileError: if the run is unfinished or its files were altered.
+        """
+        return self._model[0]
+
+    @property
+    def card(self) -> ModelCard:
+        """What ``model.json`` says; same errors as :attr:`network`."""
+        return self._model[1]
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """The resolved configuration."""
+        return load_config(self.path / "config.yaml")
+
+    @cached_property
+    def cohort(self) -> Cohort:
+        """The snapshot of the cohort, with the columns ``row``, ``pixel_digest`` and ``group``."""
+        return Cohort.read(self.path / "cohort.csv", group="group")
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """One row an epoch."""
+        return pd.read_csv(self.path / "history.csv")
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """What ``metrics.json`` says."""
+        return json.loads((self.path / "metrics.json").read_text(encoding="utf-8"))
+
+    @cached_property
+    def sources(self) -> tuple[PrototypeSource, ...]:
+        """Where the prototypes came from, in order.
+
+        Raises:
+            ModelFileError: if the table is missing or not the one that the model card names.
+        """
+        path = self.path / "prototypes.parquet"
+        if not path.is_file() or file_digest(path) != self.card.prototypes_digest:
+            raise ModelFileError(
+                "prototypes.parquet must have the digest that stands in model.json; it is missing "
+                "or was altered after training. Restore it from a copy."
+            )
+        return sources_from_table(pd.read_parquet(path))
+
+
+def sources_to_table(sources: Sequence[PrototypeSource]) -> pd.DataFrame:
+    """Return one row a prototype; cell and box as lists."""
+    return pd.DataFrame(
+        {
+            "prototype": [s.prototype for s in sources],
+            "class_index": [s.class_index for s in sources],
+            "class_name": [s.class_name for s in sources],
+            "row": [s.row for s in sources],
+            "group": [s.group for s in sources],
+            "pixel_digest": [s.pixel_digest for s in sources],
+            "cell": [list(s.cell) for s in sources],
+            "box": [s.box.to_list() for s in sources],
+            "distance": [s.distance for s in sources],
+            "similarity": [s.similarity for s in sources],
+        }
+    )
+
+
+def sources_from_table(table: pd.DataFrame) -> tuple[PrototypeSource, ...]:
+    """Read what :func:`sources_to_table` made."""
+    return tuple(
+        PrototypeSource(
+            prototype=int(row["prototype"]),
+            class_index=int(row["class_index"]),
+            class_name=str(row["class_name"]),
+            row=int(row["row"]),
+            group=str(row["group"]),
+            pixel_digest=str(row["pixel_digest"]),
+            cell=tuple(int(v) for v in row["cell"]),
+            box=PixelBox.from_list([int(v) for v in row["box"]]),
+            distance=float(row["distance"]),
+            similarity=float(row["similarity"]),
+        )
+        for row in table.to_dict("records")
+    )
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON atomically; NaN is an error, since JSON has none."""
+    text = json.dumps(values, indent=2, allow_nan=False)
+    write_atomically(path, (text + "\n").encode())

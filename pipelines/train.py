@@ -1,0 +1,306 @@
+"""Train: cohort in, run folder out. Segments by gradient, then projection, then the last layer.
+
+The folder is a finished run only once ``model.json`` stands in it, which is written last.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from medproto.data import Cohort, CohortReport, check_cohort
+from medproto.errors import CohortError, ModelFileError
+from medproto.networks import ModelCard, PlainClassifier, ProtoPNet, save_model
+from medproto.networks.efficientnet_lite import LITE0_WEIGHTS_DIGEST
+from medproto.networks.model_file import write_atomically
+from medproto.projection import project_prototypes
+
+from .checkpoint import Checkpoint
+from .classes import choose_classes, choose_image_size, choose_stage
+from .config import RunConfig
+from .datasets import ImageSet
+from .engine import SegmentState, SegmentTask, run_segment
+from .evaluate import Evaluation, evaluate_model
+from .gallery import describe_sources, write_pictures
+from .initialization import start_prototypes
+from .last_layer_fit import class_weights, fit_last_layer
+from .objective import classifier_step, prototype_step
+from .report import write_report
+from .runs import RunFolder, file_digest, sources_to_table, write_json
+from .schedule import Segment, ThreePhaseSchedule
+
+__all__ = ["train"]
+
+logger = logging.getLogger("medproto.train")
+
+
+def train(
+    cohort: Cohort,
+    out: Path,
+    config: RunConfig,
+    *,
+    twin: bool = False,
+    resume: bool = False,
+    device: str = "cpu",
+) -> RunFolder:
+    """Run the three phases and leave a finished run folder.
+
+    Args:
+        cohort: with a column ``split`` of ``train``, ``val`` and ``test``.
+        out: new folder; with ``resume`` the folder of an unfinished run of the same configuration.
+        twin: also train the plain classifier, as long in all, for comparison.
+        resume: go on from the last finished epoch.
+        device: of the segments trained by gradient; projection and prediction run there too.
+
+    Raises:
+        CohortError: if the cohort has problems; the first ones are named.
+        ModelFileError: if ``out`` is taken, or cannot be resumed.
+    """
+    if (out / "model.json").exists():
+        raise ModelFileError("the folder holds a finished run; train into a new one.")
+    if out.exists() and any(out.iterdir()) and not resume:
+        raise ModelFileError(
+            "the folder is not empty; choose a new one, or go on with an unfinished run by --resume."
+        )
+    torch.set_float32_matmul_precision("highest")
+    cohort, report = _usable(cohort, config)
+    config = _resolve(config, cohort, report)
+    out.mkdir(parents=True, exist_ok=True)
+    snapshot = _snapshot(cohort, report, out)
+    write_atomically(out / "config.yaml", config.to_yaml().encode())
+    return _Training(snapshot, out, config, twin, torch.device(device)).run()
+
+
+def _usable(cohort: Cohort, config: RunConfig) -> tuple[Cohort, CohortReport]:
+    """Keep the configured classes and refuse a cohort with problems."""
+    classes = choose_classes(cohort.classes, config.data.classes)
+    cohort = cohort.select(classes)
+    if "split" not in cohort.table.columns:
+        raise CohortError(
+            "training needs a column `split` with train, val and test. "
+            "Write it with `medproto cohort split COHORT.csv --seed 0 --out COHORT.csv`."
+        )
+    report = check_cohort(cohort)
+    if not report.ok:
+        first = report.problems[0]
+        where = "" if first.row is None else f"row {first.row}: "
+        raise CohortError(
+            f"the cohort has {len(report.problems)} problem(s), the first: {where}{first.reason} "
+            "See them all with `medproto cohort check`."
+        )
+    return cohort, report
+
+
+def _resolve(config: RunConfig, cohort: Cohort, report: CohortReport) -> RunConfig:
+    """Fill in what the configuration leaves to the data, so that the saved one is complete."""
+    longest = max(max(r.shape) for r in report.references if r is not None)
+    size = config.data.image_size or choose_image_size(longest)
+    stage = config.model.stage or choose_stage(size)
+    classes = choose_classes(cohort.classes, config.data.classes)
+    data = config.data.model_copy(update={"classes": classes, "image_size": size})
+    model = config.model.model_copy(update={"stage": stage})
+    return config.model_copy(update={"data": data, "model": model})
+
+
+def _snapshot(cohort: Cohort, report: CohortReport, out: Path) -> Cohort:
+    table = cohort.table.copy()
+    if "row" not in table.columns:
+        table["row"] = range(len(table))
+    table["pixel_digest"] = [r.pixel_digest if r else "" for r in report.references]
+    table["synthetic"] = [int(bool(r and r.synthetic)) for r in report.references]
+    table["group"] = cohort.groups()
+    Cohort(table, cohort.root, "group").save(out / "cohort.csv")
+    return Cohort.read(out / "cohort.csv", group="group")
+
+
+@dataclass
+class _Training:
+    cohort: Cohort
+    out: Path
+    config: RunConfig
+    twin: bool
+    device: torch.device
+
+    def run(self) -> RunFolder:
+        train, val = self._load("train"), self._load("val")
+        modules = self._modules()
+        checkpoint = Checkpoint(
+            self.out / "checkpoints" / "progress.pt", self.config.digest(), self.cohort.digest
+        )
+        if checkpoint.load(modules):
+            logger.info("resumed after %d finished epochs.", len(checkpoint.history))
+        schedule = ThreePhaseSchedule.from_config(self.config.training, twin=self.twin)
+        for segment in schedule:
+            if segment.index >= checkpoint.segment:
+                self._segment(segment, modules, checkpoint, train, val)
+        return self._finish(modules, train, val)
+
+    def _load(self, split: str) -> ImageSet:
+        rows = self.cohort.table.index[self.cohort.table["split"] == split].tolist()
+        size, data = self.config.data.image_size, self.config.data
+        steps = {"spatial_size": (size, size), "voi": data.voi, "mode": data.mode}
+        logger.info("reading %d images (%s).", len(rows), split)
+        return ImageSet.load(self.cohort, rows, data.classes or (), steps)
+
+    def _modules(self) -> nn.ModuleDict:
+        torch.manual_seed(self.config.seed)
+        model, data = self.config.model, self.config.data
+        size = data.image_size or 0
+        network = ProtoPNet(
+            2,
+            1,
+            len(data.classes or ()),
+            image_size=(size, size),
+            **model.model_dump(exclude={"initialization"}),
+        )
+        modules = nn.ModuleDict({"network": network, "classifier": PlainClassifier(network)})
+        if self.twin:
+            modules["twin"] = PlainClassifier.copy_of(modules["classifier"])
+        return modules.to(self.device)
+
+    def _segment(
+        self,
+        segment: Segment,
+        modules: nn.ModuleDict,
+        checkpoint: Checkpoint,
+        train: ImageSet,
+        val: ImageSet,
+    ) -> None:
+        state = checkpoint.state if segment.index == checkpoint.segment else SegmentState()
+        if state.epoch == 0:
+            self._begin(segment, modules, train)
+        name = {"features": "classifier", "twin": "twin"}.get(segment.name, "network")
+        model, training = modules[name], self.config.training
+        task = SegmentTask(
+            name=segment.name,
+            number=segment.index,
+            epochs=segment.epochs,
+            network=model,
+            step=self._step(segment, model, train),
+            groups=segment.parameter_groups(model, training),
+            frozen=segment.frozen(model),
+            patience=training.patience,
+        )
+        checkpoint.segment, checkpoint.state = segment.index, state
+
+        def after_epoch(row: dict[str, Any]) -> None:
+            checkpoint.history.append(row)
+            checkpoint.save(modules)
+            table = pd.DataFrame(checkpoint.history).to_csv(index=False)
+            write_atomically(self.out / "history.csv", table.encode())
+
+        run_segment(
+            task,
+            state,
+            train,
+            val,
+            batch_size=training.batch_size,
+            augment=self.config.data.augment,
+            seed=self.config.seed,
+            device=self.device,
+            after_epoch=after_epoch,
+        )
+        checkpoint.segment, checkpoint.state = segment.index + 1, SegmentState()
+        checkpoint.save(modules)
+
+    def _begin(self, segment: Segment, modules: nn.ModuleDict, train: ImageSet) -> None:
+        """Deterministic steps between segments; repeated by a resume before the first epoch."""
+        if segment.name == "twin":
+            modules["twin"].load_state_dict(modules["classifier"].state_dict())
+        first_with_prototypes = "warm" if self.config.training.warm_epochs else "joint"
+        if segment.name == first_with_prototypes and self.config.model.initialization == "kmeans":
+            start_prototypes(
+                modules["network"], modules["classifier"], train, seed=self.config.seed
+            )
+
+    def _step(
+        self, segment: Segment, model: nn.Module, train: ImageSet
+    ) -> Callable[[Tensor, Tensor], dict[str, Tensor]]:
+        training = self.config.training
+        weights = None
+        if training.class_weights:
+            weights = torch.tensor(class_weights(train.labels, len(self.config.data.classes or ())))
+            weights = weights.to(self.device)
+        if segment.trains_classifier:
+            return classifier_step(model, weights)
+        return prototype_step(
+            model, cluster=training.cluster, separation=training.separation, class_weights=weights
+        )
+
+    def _finish(self, modules: nn.ModuleDict, train: ImageSet, val: ImageSet) -> RunFolder:
+        """Projection, last layer, evaluation, report, model file: in memory first, model last."""
+        network: ProtoPNet = modules["network"].float().eval()
+        result = project_prototypes(network, train.batches(32), train.image)
+        if result.dropped:
+            logger.warning(
+                "%d prototype(s) dropped: their class has fewer groups than prototypes.",
+                len(result.dropped),
+            )
+        classes = tuple(self.config.data.classes or ())
+        sources = describe_sources(network, result, train, classes)
+        solution = fit_last_layer(
+            network,
+            train,
+            val,
+            [match.row for match in result.matches],
+            self.config.last_layer,
+            weighted=self.config.training.class_weights,
+            scores_path=self.out / "scores.npz",
+        )
+        sources_to_table(sources).to_parquet(self.out / "prototypes.parquet", index=False)
+        write_pictures(self.out / "prototypes", sources, train)
+        twin = modules["twin"].eval() if self.twin else None
+        if twin is not None:
+            _save_twin(self.out, twin)
+        test = self._load("test")
+        evaluation = evaluate_model(
+            network, twin, classes, sources, train=train, val=val, images=test, split="test"
+        )
+        self._write_results(evaluation, solution, network)
+        return RunFolder(self.out)
+
+    def _write_results(self, evaluation: Evaluation, solution: Any, network: ProtoPNet) -> None:
+        certificate = asdict(solution)
+        certificate = {k: certificate[k] for k in ("objective", "residual", "iterations", "zeros")}
+        metrics = {**evaluation.summary, "last_layer": certificate}
+        write_json(self.out / "metrics.json", metrics)
+        card = self._card()
+        write_report(self.out, card, metrics, evaluation)
+        save_model(self.out, network, card)
+
+    def _card(self) -> ModelCard:
+        data = self.config.data
+        pretrained = self.config.model.pretrained
+        return ModelCard(
+            classes=tuple(data.classes or ()),
+            preprocessing={
+                "spatial_size": [data.image_size, data.image_size],
+                "voi": data.voi,
+                "mode": data.mode,
+            },
+            synthetic=bool(self.cohort.table["synthetic"].astype(int).any()),
+            config_digest=self.config.digest(),
+            cohort_digest=self.cohort.digest,
+            prototypes_digest=file_digest(self.out / "prototypes.parquet"),
+            backbone_weights=LITE0_WEIGHTS_DIGEST if pretrained else None,
+            versions={
+                **{name: version(name) for name in ("medproto", "torch", "monai")},
+                "python": platform.python_version(),
+            },
+        )
+
+
+def _save_twin(out: Path, twin: PlainClassifier) -> None:
+    from safetensors.torch import save
+
+    tensors = {k: v.detach().cpu().contiguous() for k, v in twin.state_dict().items()}
+    write_atomically(out / "twin.safetensors", save(tensors))

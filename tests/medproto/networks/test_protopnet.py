@@ -1,0 +1,201 @@
+import pytest
+import torch
+from captum.attr import IntegratedGradients
+
+from medproto.networks import EfficientNetLite0, PlainClassifier, ProtoPNet
+
+SMALL = {"image_size": (64, 64), "prototypes_per_class": 2}
+
+# [arguments, input shape, expected logits, expected distances]
+CASES = [
+    [{"spatial_dims": 2, "in_channels": 1, "out_channels": 2, **SMALL}, (2, 1, 64, 64), (2, 2)],
+    [
+        {"spatial_dims": 2, "in_channels": 3, "out_channels": 3, **SMALL, "stage": 3},
+        (2, 3, 64, 64),
+        (2, 3),
+    ],
+    [
+        {
+            "spatial_dims": 2,
+            "in_channels": 1,
+            "out_channels": 2,
+            **SMALL,
+            "similarity": "log",
+            "add_on": "regular",
+            "prototype_channels": 16,
+            "top_k": 3,
+        },
+        (2, 1, 64, 64),
+        (2, 2),
+    ],
+    [
+        {
+            "spatial_dims": 3,
+            "in_channels": 1,
+            "out_channels": 2,
+            "image_size": (32, 32, 32),
+            "prototypes_per_class": [1, 3],
+            "stage": 4,
+        },
+        (1, 1, 32, 32, 32),
+        (1, 2),
+    ],
+]
+
+
+@pytest.mark.parametrize(("arguments", "shape", "logits"), CASES)
+def test_shapes(arguments, shape, logits):
+    network = ProtoPNet(**arguments).eval()
+    x = torch.rand(shape)
+    output = network.evidence(x)
+    prototypes = len(network.prototype_class)
+    assert network(x).shape == logits
+    assert output.distances.shape == (shape[0], prototypes, *network.grid.shape)
+    assert output.scores.shape == (shape[0], prototypes)
+    assert output.locations.shape == (shape[0], prototypes, arguments["spatial_dims"])
+    torch.testing.assert_close(network(x), output.logits)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"out_channels": 1}, "out_channels must be >= 2"),
+        ({"prototypes_per_class": 0}, "one count >= 1 a class"),
+        ({"prototypes_per_class": [1, 2, 3]}, "one count >= 1 a class"),
+        ({"backbone": "resnet18"}, "must be 'efficientnet_lite0'"),
+        ({"add_on": "deep"}, "must be 'none' or 'regular'"),
+        ({"top_k": 17}, "top_k must be 1 to 16"),
+        ({"image_size": (64, 32)}, "2 equal values"),
+        ({"stage": 8}, "stage must be 1 to 7"),
+        ({"spatial_dims": 1}, "spatial_dims must be 2 or 3"),
+        ({"in_channels": 2, "pretrained": True}, "in_channels must be 1 or 3"),
+        (
+            {"spatial_dims": 3, "image_size": (32, 32, 32), "pretrained": True},
+            "exist for spatial_dims=2 only",
+        ),
+    ],
+)
+def test_arguments_out_of_range(change, message):
+    arguments = {"spatial_dims": 2, "in_channels": 1, "out_channels": 2, **SMALL, **change}
+    with pytest.raises(ValueError, match=message):
+        ProtoPNet(**arguments)
+
+
+def test_top_k_pooling_is_the_mean_of_the_largest():
+    network = ProtoPNet(2, 1, 2, image_size=(64, 64), prototypes_per_class=1, top_k=2)
+    similarities = torch.arange(16.0).reshape(1, 1, 4, 4)
+    assert network.pool(similarities).item() == 14.5  # (15 + 14) / 2
+    assert network.pool_distances(similarities).item() == 0.5  # (0 + 1) / 2
+
+
+def test_initial_last_layer_has_the_published_weights():
+    network = ProtoPNet(2, 1, 2, **SMALL)
+    expected = [[1.0, 1.0, -0.5, -0.5], [-0.5, -0.5, 1.0, 1.0]]
+    assert network.last_layer.weight.tolist() == expected
+    assert network.last_layer.bias.tolist() == [0.0, 0.0]
+
+
+def test_class_of_a_prototype_is_in_the_state_dict():
+    network = ProtoPNet(2, 1, 3, image_size=(64, 64), prototypes_per_class=[1, 2, 1])
+    assert network.state_dict()["prototype_class"].tolist() == [0, 1, 1, 2]
+
+
+def test_keep_prototypes_keeps_what_remains_unchanged():
+    torch.manual_seed(0)
+    network = ProtoPNet(2, 1, 2, **SMALL).eval()
+    x = torch.rand(1, 1, 64, 64)
+    before = network.evidence(x).scores[0, [0, 3]]
+    network.keep_prototypes([3, 0])
+    assert network.arguments["prototypes_per_class"] == [1, 1]
+    torch.testing.assert_close(network.evidence(x).scores[0], before)
+    with pytest.raises(ValueError, match="at least one prototype"):
+        network.keep_prototypes([0])
+
+
+def test_gradient_reaches_prototypes_and_backbone():
+    network = ProtoPNet(2, 1, 2, **SMALL)
+    network(torch.rand(4, 1, 64, 64)).square().sum().backward()
+    assert network.prototype_layer.vectors.grad.abs().sum() > 0
+    assert network.backbone.stem.weight.grad.abs().sum() > 0
+
+
+def test_captum_attributes_through_it():
+    network = ProtoPNet(2, 1, 2, **SMALL).eval()
+    x = torch.rand(1, 1, 64, 64)
+    method = IntegratedGradients(network)
+    values, delta = method.attribute(x, target=1, n_steps=200, return_convergence_delta=True)
+    difference = (network(x) - network(torch.zeros_like(x)))[0, 1]
+    # Completeness of integrated gradients: the attributions sum to the change of the logit.
+    assert values.sum().item() == pytest.approx(difference.item(), abs=0.05)
+    assert abs(delta.item()) < 0.05
+
+
+def test_exports_in_float32():
+    network = ProtoPNet(2, 1, 2, **SMALL).eval()
+    x = torch.rand(1, 1, 64, 64)
+    exported = torch.export.export(network, (x,)).module()
+    torch.testing.assert_close(exported(x), network(x))
+
+
+def linear_copy(network):
+    """The same convolutions with weights 1 and no normalisation: gradient = covered pixels."""
+    for module in network.modules():
+        if hasattr(module, "_bn0"):
+            module._bn0, module._bn1, module._bn2 = (torch.nn.Identity() for _ in range(3))
+            module._swish = torch.nn.Identity()
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.Conv3d)):
+            torch.nn.init.constant_(module.weight, 1.0)
+    network.stem_norm, network.activation = torch.nn.Identity(), torch.nn.Identity()
+    return network.double()
+
+
+@pytest.mark.parametrize("stage", range(1, 8))
+@pytest.mark.parametrize("size", [96, 100, 28])
+def test_cell_grid_equals_the_measured_centre(stage, size):
+    """The gradient of one inner cell of a linear copy is symmetric about the cell's true centre."""
+    network = EfficientNetLite0(2, 1, image_size=(512, 512), stage=stage)
+    measured = EfficientNetLite0(2, 1, image_size=(size, size), stage=stage).grid
+    assert network.grid.receptive_field == measured.receptive_field
+    shape = network(torch.rand(1, 1, 512, 512)).shape[2:]
+    assert tuple(shape) == network.grid.shape
+    if size != 96:
+        return
+    linear = linear_copy(EfficientNetLite0(2, 1, image_size=(512, 512), stage=stage))
+    image = torch.zeros(1, 1, 512, 512, dtype=torch.float64, requires_grad=True)
+    cell = tuple(n // 2 - 1 for n in network.grid.shape)
+    linear(image)[(0, 0, *cell)].backward()
+    weight = image.grad[0, 0]
+    rows = weight.sum(dim=1)
+    center = ((torch.arange(512) + 0.5) * rows).sum() / rows.sum()
+    reach = network.grid.receptive_field[0]
+    if reach < 400:  # wholly inside the image, so nothing is cut off
+        assert int((rows > 0).sum()) == reach
+        assert center.item() == pytest.approx(network.grid.center(cell)[0], abs=0.5)
+
+
+@pytest.mark.parametrize("size", [64, 100, 28])
+@pytest.mark.parametrize("stage", [2, 3, 5])
+def test_grid_shape_is_the_shape_of_the_features(size, stage):
+    network = EfficientNetLite0(2, 1, image_size=(size, size), stage=stage).eval()
+    assert tuple(network(torch.rand(1, 1, size, size)).shape[2:]) == network.grid.shape
+
+
+def test_gray_stem_equals_a_gray_image_repeated_three_times():
+    gray = EfficientNetLite0(2, 1, image_size=(64, 64), stage=2, pretrained=True).eval()
+    color = EfficientNetLite0(2, 3, image_size=(64, 64), stage=2, pretrained=True).eval()
+    x = torch.rand(1, 1, 64, 64)
+    torch.testing.assert_close(gray(x), color(x.repeat(1, 3, 1, 1)), rtol=1e-4, atol=1e-4)
+
+
+def test_twin_shares_features_and_has_a_class_activation_map():
+    torch.manual_seed(0)
+    network = ProtoPNet(2, 1, 2, **SMALL)
+    twin = PlainClassifier(network).eval()
+    assert twin.backbone is network.backbone
+    assert PlainClassifier.copy_of(twin).backbone is not network.backbone
+    features = twin.features(torch.rand(1, 1, 64, 64))
+    maps = twin.class_activation(features)
+    # CAM: the mean of the map plus the bias is the logit (Zhou et al. 2016, section 2).
+    expected = twin.class_layer(features.flatten(2).mean(dim=2))
+    torch.testing.assert_close(maps.flatten(2).mean(dim=2) + twin.class_layer.bias, expected)
+    assert twin.feature_layer is network.feature_layer

@@ -1,0 +1,122 @@
+import itertools
+
+import pytest
+import torch
+
+from medproto.errors import ProjectionError
+from medproto.networks import ProtoPNet
+from medproto.projection import project_prototypes
+from medproto.projection.project import _assign
+from medproto.projection.search import Candidate
+
+
+def make(count=12, seed=0, **arguments):
+    torch.manual_seed(seed)
+    arguments = {"prototypes_per_class": 3, "stage": 3, **arguments}
+    network = ProtoPNet(2, 1, 2, image_size=(48, 48), **arguments).eval()
+    images = torch.rand(count, 1, 48, 48)
+    return network, images, [i % 2 for i in range(count)]
+
+
+def batches(images, labels, groups, size=5):
+    for start in range(0, len(images), size):
+        part = slice(start, start + size)
+        rows = list(range(start, min(start + size, len(images))))
+        yield images[part], labels[part], rows, groups[part]
+
+
+def best_by_brute_force(network, images, labels, groups):
+    """Smallest sum of distances over all ways to give prototypes distinct groups."""
+    with torch.no_grad():
+        distances = network.evidence(images).distances.flatten(2).amin(dim=2)
+    classes, total = network.prototype_class.tolist(), None
+    for rows in itertools.product(range(len(images)), repeat=len(classes)):
+        if any(labels[r] != k for r, k in zip(rows, classes, strict=True)):
+            continue
+        if len({groups[r] for r in rows}) < len(rows):
+            continue
+        value = sum(float(distances[r, p]) for p, r in enumerate(rows))
+        total = value if total is None else min(total, value)
+    return total
+
+
+@pytest.mark.parametrize("similarity", ["log", "cosine"])
+def test_equals_brute_force_and_checks_itself(similarity):
+    network, images, labels = make(8, prototypes_per_class=2, similarity=similarity)
+    groups = ["a", "b", "c", "d", "a", "e", "c", "f"]
+    expected = best_by_brute_force(network, images, labels, groups)
+    result = project_prototypes(network, batches(images, labels, groups), lambda row: images[row])
+    assert sum(m.distance for m in result.matches) == pytest.approx(expected, rel=1e-4)
+    assert len({m.group for m in result.matches}) == len(result.matches) == 4
+    lowest = 9.209 if similarity == "log" else 0.9999 * 10
+    assert min(m.similarity for m in result.matches) >= lowest
+    for match in result.matches:
+        assert labels[match.row] == network.prototype_class[match.prototype]
+        with torch.no_grad():
+            features = network.features(images[match.row][None])[0]
+        vector = network.prototype_layer.vectors[match.prototype]
+        torch.testing.assert_close(vector.detach(), features[(slice(None), *match.cell)])
+
+
+def test_independent_of_the_batch_size_and_of_the_mode():
+    results = []
+    for size, mode in ((2, True), (12, False)):
+        network, images, labels = make()
+        network.train(mode)
+        groups = [str(i // 2) for i in range(12)]
+        results.append(
+            project_prototypes(
+                network, batches(images, labels, groups, size), lambda row: images[row]
+            )
+        )
+        assert network.training is mode
+    assert [m.row for m in results[0].matches] == [m.row for m in results[1].matches]
+    assert [m.cell for m in results[0].matches] == [m.cell for m in results[1].matches]
+
+
+def test_fewer_groups_than_prototypes_leaves_fewer_prototypes():
+    network, images, labels = make(6)
+    groups = ["a", "b", "a", "c", "a", "d"]  # class 0 has the group a alone
+    result = project_prototypes(network, batches(images, labels, groups), lambda row: images[row])
+    assert len(result.dropped) == 2
+    assert network.prototype_class.tolist() == [0, 1, 1, 1]
+    assert network(images).shape == (6, 2)
+
+
+def test_a_class_without_images_is_an_error():
+    network, images, _ = make(4)
+    with pytest.raises(ProjectionError, match=r"class 1 \(index\)"):
+        project_prototypes(network, batches(images, [0] * 4, list("abcd")), lambda row: images[row])
+
+
+def test_no_images_at_all_is_an_error():
+    network, _, _ = make(4)
+    with pytest.raises(ProjectionError, match="every class needs a training image"):
+        project_prototypes(network, [], lambda row: torch.zeros(1, 48, 48))
+
+
+def test_a_changed_image_is_noticed_afterwards():
+    network, images, labels = make(12, similarity="log")
+    original = network.evidence
+    network.evidence = lambda x: original(1 - x.flip(-1))  # as if preprocessing had changed
+    with pytest.raises(ProjectionError, match="must score at least 9.20"):
+        project_prototypes(
+            network, batches(images, labels, [str(i) for i in range(12)]), lambda row: images[row]
+        )
+
+
+def test_assignment_prefers_any_complete_one():
+    a, b = Candidate(0.0, 0, (0,), "g"), Candidate(9.0, 1, (0,), "h")
+    only = Candidate(5.0, 2, (0,), "g")
+    assert _assign([[a, b], [only]]) == [b, only]
+
+
+def test_ties_go_to_the_first_row_and_cell():
+    network, images, labels = make(12)
+    images[:] = images[0]  # everything equal
+    result = project_prototypes(
+        network,
+        batches(images, labels, [str(i) for i in range(12)], size=6),
+        lambda row: images[row],
+    )
+    assert sorted(m.row for m in result.matches) == [0, 1, 2, 3, 4, 5]
