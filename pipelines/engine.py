@@ -1,4 +1,4 @@
-"""One segment of the schedule on MONAI's engines: train, validate, keep the best, leave a checkpoint.
+"""One segment of the schedule on MONAI's engines: train, validate, keep the best epoch.
 
 Symbols: ``B`` batch, ``K`` classes, ``*S`` axes of the network's input.
 
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from .datasets import ImageSet, loader
 
-__all__ = ["SegmentState", "SegmentTask", "run_segment", "validate"]
+__all__ = ["SegmentRun", "SegmentState", "SegmentTask", "validate"]
 
 logger = logging.getLogger("medproto.train")
 
@@ -102,119 +102,122 @@ def validate(network: nn.Module, images: ImageSet, *, device: torch.device) -> d
     return {key: float(evaluator.state.metrics[key]) for key in ("auroc", "loss")}
 
 
-def run_segment(
-    task: SegmentTask,
-    state: SegmentState,
-    train: ImageSet,
-    val: ImageSet,
-    *,
-    batch_size: int,
-    augment: bool,
-    seed: int,
-    device: torch.device,
-    after_epoch: Callable[[dict[str, Any]], None],
-) -> None:
-    """Train one segment from ``state`` on, and leave the network at its best epoch.
+@dataclass
+class SegmentRun:
+    """One segment in progress: the handlers of its trainer, in the order of their events.
 
     Args:
+        task: what is trained.
+        state: from which it goes on.
+        train: images learned from.
+        val: images that select the best epoch.
+        batch_size: of the training steps.
+        augment: random changes of the training images.
+        seed: of shuffles, augmentation and dropout.
+        device: to train on.
         after_epoch: receives the row of the history; writes history and checkpoint.
     """
-    parameters = [p for group in task.groups for p in group["params"]]
-    optimizer = torch.optim.AdamW(task.groups)
-    if state.optimizer:
-        optimizer.load_state_dict(state.optimizer)
-    batches, sampler, random_part = loader(
-        train, batch_size=batch_size, augment=augment, seed=seed + 1000 * (task.number + 1)
-    )
-    trainer = SupervisedTrainer(
-        device=device,
-        max_epochs=task.epochs,
-        train_data_loader=batches,
-        network=task.network,
-        optimizer=optimizer,
-        loss_function=task.step,
-        iteration_update=_Update(task, optimizer, parameters, device),
-        decollate=False,
-    )
-    _quiet(trainer)
-    trainer.state.epoch = state.epoch
-    trainer.state.iteration = state.epoch * len(batches)
-    base_rates = [group["lr"] for group in task.groups]
-    totals: dict[str, float] = {}
-    started = time.perf_counter()
 
-    def begin_epoch(engine: Engine) -> None:
-        nonlocal started
-        started = time.perf_counter()
-        totals.clear()
-        sampler.epoch = engine.state.epoch
-        torch.manual_seed(seed * 7919 + task.number * 1009 + engine.state.epoch)
-        random_part.set_random_state(seed * 7919 + task.number * 1009 + engine.state.epoch)
+    task: SegmentTask
+    state: SegmentState
+    train: ImageSet
+    val: ImageSet
+    batch_size: int
+    augment: bool
+    seed: int
+    device: torch.device
+    after_epoch: Callable[[dict[str, Any]], None]
 
-    def set_rates(engine: Engine) -> None:
-        done = (engine.state.iteration - 1) / (task.epochs * len(batches))
-        for group, base in zip(optimizer.param_groups, base_rates, strict=True):
+    def __post_init__(self) -> None:
+        task = self.task
+        self._optimizer = torch.optim.AdamW(task.groups)
+        self._rates = [group["lr"] for group in task.groups]
+        if self.state.optimizer:
+            self._optimizer.load_state_dict(self.state.optimizer)
+        learning = {id(p) for group in task.groups for p in group["params"]}
+        for parameter in task.network.parameters():
+            parameter.requires_grad_(id(parameter) in learning)
+        self._batches, self._sampler, self._random_part = loader(
+            self.train,
+            batch_size=self.batch_size,
+            augment=self.augment,
+            seed=self.seed + 1000 * (task.number + 1),
+        )
+        self._totals: dict[str, float] = {}
+        self._started = time.perf_counter()
+
+    def run(self) -> None:
+        """Train the remaining epochs and leave the network at its best one."""
+        task, state = self.task, self.state
+        trainer = SupervisedTrainer(
+            device=self.device,
+            max_epochs=task.epochs,
+            train_data_loader=self._batches,
+            network=task.network,
+            optimizer=self._optimizer,
+            loss_function=task.step,
+            iteration_update=self._update,
+            decollate=False,
+        )
+        _quiet(trainer)
+        trainer.state.epoch = state.epoch
+        trainer.state.iteration = state.epoch * len(self._batches)
+        trainer.add_event_handler(Events.EPOCH_STARTED, self._begin_epoch)
+        trainer.add_event_handler(Events.ITERATION_STARTED, self._set_rates)
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, self._add_up)
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
+        if sys.stderr.isatty():
+            ProgressBar(desc=task.name).attach(trainer)
+        if state.epoch < task.epochs and state.stale < task.patience:
+            trainer.run()
+        task.network.load_state_dict(state.best)
+
+    def _update(self, engine: Engine, batch: dict[str, Tensor]) -> dict[str, float]:
+        self.task.network.train()
+        for module in self.task.frozen:
+            module.eval()
+        self._optimizer.zero_grad(set_to_none=True)
+        images, labels = (batch[key].to(self.device) for key in ("image", "label"))
+        terms = self.task.step(images, labels)
+        terms["loss"].backward()
+        self._optimizer.step()
+        return {key: float(value.detach()) for key, value in terms.items()}
+
+    def _begin_epoch(self, engine: Engine) -> None:
+        self._started = time.perf_counter()
+        self._totals.clear()
+        epoch = engine.state.epoch
+        self._sampler.epoch = epoch
+        torch.manual_seed(self.seed * 7919 + self.task.number * 1009 + epoch)
+        self._random_part.set_random_state(self.seed * 7919 + self.task.number * 1009 + epoch)
+
+    def _set_rates(self, engine: Engine) -> None:
+        """Cosine decay over the segment, from the iteration alone, so that a resume agrees."""
+        done = (engine.state.iteration - 1) / (self.task.epochs * len(self._batches))
+        for group, base in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = base * 0.5 * (1 + math.cos(math.pi * done))
 
-    def add_up(engine: Engine) -> None:
+    def _add_up(self, engine: Engine) -> None:
         for key, value in engine.state.output.items():
-            totals[key] = totals.get(key, 0.0) + value / len(batches)
+            self._totals[key] = self._totals.get(key, 0.0) + value / len(self._batches)
 
-    def end_epoch(engine: Engine) -> None:
-        scores = validate(task.network, val, device=device)
+    def _end_epoch(self, engine: Engine) -> None:
+        task, state = self.task, self.state
+        scores = validate(task.network, self.val, device=self.device)
         state.epoch = engine.state.epoch
         score = scores["auroc"] - 1e-3 * min(scores["loss"], 10.0)
         if score > state.best_score:
             state.best_score, state.best_epoch = score, state.epoch
             state.best = copy.deepcopy(task.network.state_dict())
-        state.optimizer = optimizer.state_dict()
-        row = {"segment": task.name, "epoch": state.epoch, **totals}
+        state.optimizer = self._optimizer.state_dict()
+        row = {"segment": task.name, "epoch": state.epoch, **self._totals}
         row |= {"val_auroc": scores["auroc"], "val_loss": scores["loss"]}
-        row["seconds"] = time.perf_counter() - started
+        row["seconds"] = time.perf_counter() - self._started
         _say(row, task.epochs)
-        after_epoch(row)
+        self.after_epoch(row)
         if state.stale >= task.patience:
             logger.info("%s: no better epoch for %d; stopped.", task.name, task.patience)
             engine.terminate()
-
-    trainer.add_event_handler(Events.EPOCH_STARTED, begin_epoch)
-    trainer.add_event_handler(Events.ITERATION_STARTED, set_rates)
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, add_up)
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, end_epoch)
-    if sys.stderr.isatty():
-        ProgressBar(desc=task.name).attach(trainer)
-    if state.epoch < task.epochs and state.stale < task.patience:
-        trainer.run()
-    task.network.load_state_dict(state.best)
-
-
-class _Update:
-    """The iteration of the trainer: forward, loss, backward, step."""
-
-    def __init__(
-        self,
-        task: SegmentTask,
-        optimizer: torch.optim.Optimizer,
-        parameters: list[nn.Parameter],
-        device: torch.device,
-    ) -> None:
-        self._task = task
-        self._optimizer = optimizer
-        self._device = device
-        learning = {id(p) for p in parameters}
-        for parameter in task.network.parameters():
-            parameter.requires_grad_(id(parameter) in learning)
-
-    def __call__(self, engine: Engine, batch: dict[str, Tensor]) -> dict[str, float]:
-        self._task.network.train()
-        for module in self._task.frozen:
-            module.eval()
-        self._optimizer.zero_grad(set_to_none=True)
-        images, labels = (batch[key].to(self._device) for key in ("image", "label"))
-        terms = self._task.step(images, labels)
-        terms["loss"].backward()
-        self._optimizer.step()
-        return {key: float(value.detach()) for key, value in terms.items()}
 
 
 def _quiet(engine: Engine) -> None:

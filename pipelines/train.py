@@ -5,6 +5,7 @@ The folder is a finished run only once ``model.json`` stands in it, which is wri
 
 from __future__ import annotations
 
+import itertools
 import logging
 import platform
 from collections.abc import Callable
@@ -19,16 +20,18 @@ from torch import Tensor, nn
 
 from medproto.data import Cohort, CohortReport, check_cohort
 from medproto.errors import CohortError, ModelFileError
-from medproto.networks import ModelCard, PlainClassifier, ProtoPNet, save_model
+from medproto.last_layer import LastLayerSolution
+from medproto.networks import ModelCard, PlainClassifier, ProtoPNet, measure_center_shift, save_model
 from medproto.networks.efficientnet_lite import LITE0_WEIGHTS_DIGEST
 from medproto.networks.model_file import write_atomically
 from medproto.projection import project_prototypes
+from medproto.records import PrototypeSource
 
 from .checkpoint import Checkpoint
 from .classes import choose_classes, choose_image_size, choose_stage
 from .config import RunConfig
 from .datasets import ImageSet
-from .engine import SegmentState, SegmentTask, run_segment
+from .engine import SegmentRun, SegmentState, SegmentTask
 from .evaluate import Evaluation, evaluate_model
 from .gallery import describe_sources, write_pictures
 from .initialization import start_prototypes
@@ -165,7 +168,7 @@ class _Training:
         modules = nn.ModuleDict({"network": network, "classifier": PlainClassifier(network)})
         if self.twin:
             modules["twin"] = PlainClassifier.copy_of(modules["classifier"])
-        return modules.to(self.device)
+        return modules.to(self.device, memory_format=torch.channels_last)
 
     def _segment(
         self,
@@ -198,7 +201,7 @@ class _Training:
             table = pd.DataFrame(checkpoint.history).to_csv(index=False)
             write_atomically(self.out / "history.csv", table.encode())
 
-        run_segment(
+        SegmentRun(
             task,
             state,
             train,
@@ -208,7 +211,7 @@ class _Training:
             seed=self.config.seed,
             device=self.device,
             after_epoch=after_epoch,
-        )
+        ).run()
         checkpoint.segment, checkpoint.state = segment.index + 1, SegmentState()
         checkpoint.save(modules)
 
@@ -239,6 +242,7 @@ class _Training:
     def _finish(self, modules: nn.ModuleDict, train: ImageSet, val: ImageSet) -> RunFolder:
         """Projection, last layer, evaluation, report, model file: in memory first, model last."""
         network: ProtoPNet = modules["network"].float().eval()
+        self._place_cells(network, train)
         result = project_prototypes(network, train.batches(32), train.image)
         if result.dropped:
             logger.warning(
@@ -265,16 +269,31 @@ class _Training:
         evaluation = evaluate_model(
             network, twin, classes, sources, train=train, val=val, images=test, split="test"
         )
-        self._write_results(evaluation, solution, network)
+        self._write_results(evaluation, solution, network, sources)
         return RunFolder(self.out)
 
-    def _write_results(self, evaluation: Evaluation, solution: Any, network: ProtoPNet) -> None:
+    def _place_cells(self, network: ProtoPNet, train: ImageSet) -> None:
+        batches = itertools.islice((images for images, *_ in train.batches(32)), 4)
+        shift = measure_center_shift(network, batches, seed=self.config.seed)
+        network.center_shift.copy_(torch.tensor(shift))
+        logger.info(
+            "feature cells look %s pixels beside their theoretical centres; maps are drawn there.",
+            " / ".join(f"{value:+.1f}" for value in shift),
+        )
+
+    def _write_results(
+        self,
+        evaluation: Evaluation,
+        solution: LastLayerSolution,
+        network: ProtoPNet,
+        sources: tuple[PrototypeSource, ...],
+    ) -> None:
         certificate = asdict(solution)
         certificate = {k: certificate[k] for k in ("objective", "residual", "iterations", "zeros")}
         metrics = {**evaluation.summary, "last_layer": certificate}
         write_json(self.out / "metrics.json", metrics)
         card = self._card()
-        write_report(self.out, card, metrics, evaluation)
+        write_report(self.out, network, card, sources, metrics, evaluation)
         save_model(self.out, network, card)
 
     def _card(self) -> ModelCard:

@@ -64,7 +64,7 @@ def walk_files(source: Path) -> Iterator[Path]:
     Links are followed, each folder once, so that a loop of links ends.
 
     Raises:
-        CohortError: if ``source`` is no folder.
+        CohortError: if ``source`` is no folder, or a name in it is not UTF-8 and so fits no table.
     """
     source = _folder(source)
     seen: set[tuple[int, int]] = set()
@@ -77,8 +77,11 @@ def walk_files(source: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = Path(folder, name)
-            if not name.startswith(".") and path.is_file():
-                yield path
+            if name.startswith(".") or not path.is_file():
+                continue
+            if any("\ud800" <= letter <= "\udfff" for letter in str(path)):
+                raise CohortError("file names must be UTF-8, and one is not; rename it.")
+            yield path
 
 
 def _folder(source: Path) -> Path:

@@ -204,8 +204,9 @@ def _read_parquet(content: bytes) -> pd.DataFrame:
         table = pd.read_parquet(io.BytesIO(content))
     except Exception:  # whatever pyarrow makes of damaged bytes
         raise CohortError("the Parquet table is damaged and cannot be read.") from None
-    table.columns = [str(name) for name in table.columns]
-    return table
+    names = [str(name) for name in table.columns]
+    _check_twice(names)
+    return pd.DataFrame({name: _texts(table.iloc[:, k]) for k, name in enumerate(names)})
 
 
 def _parse_csv(text: str) -> pd.DataFrame:
@@ -219,25 +220,28 @@ def _parse_csv(text: str) -> pd.DataFrame:
     header = [name.strip() for name in header]
     if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
         raise CohortError("the columns of a table must be separated by commas.")
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise CohortError(f"a column must occur once, got {twice} more often.")
+    _check_twice(header)
     for number, row in enumerate(rows):
         if len(row) != len(header):
             raise CohortError(
                 f"row {number} must have {len(header)} values like the header, got {len(row)}."
             )
-    return pd.DataFrame(rows, columns=header)
+    columns = zip(*rows, strict=True)
+    return pd.DataFrame({name: _texts(cells) for name, cells in zip(header, columns, strict=True)})
 
 
 def _to_csv(table: pd.DataFrame) -> str:
     return str(table.to_csv(index=False, lineterminator="\n"))
 
 
-def _check_columns(names: Sequence[str]) -> None:
+def _check_twice(names: Sequence[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise CohortError(f"a column must occur once, got {twice} more often.")
+
+
+def _check_columns(names: Sequence[str]) -> None:
+    _check_twice(names)
     missing = [name for name in ("image", "label") if name not in names]
     if missing:
         raise CohortError(
@@ -248,13 +252,19 @@ def _check_columns(names: Sequence[str]) -> None:
 
 def _column(name: str, values: Iterable[Any]) -> list[Any]:
     """Return a column as text without surrounding spaces, or as whole numbers if it must be."""
-    texts = ["" if _missing(value) else str(value).strip() for value in values]
+    texts = _texts(values)
     if name not in _WHOLE_NUMBERS:
         return texts
     try:
         return [_whole(text) for text in texts]
     except (ValueError, OverflowError):
         raise CohortError(f"column {name!r} must hold whole numbers from 0 in every row.") from None
+
+
+def _texts(values: Iterable[Any]) -> list[str]:
+    # One kind of line end: Python's csv writer leaves a lone carriage return unquoted.
+    texts = ["" if _missing(value) else str(value).strip() for value in values]
+    return [text.replace("\r\n", "\n").replace("\r", "\n") for text in texts]
 
 
 def _missing(value: Any) -> bool:

@@ -16,8 +16,9 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_color_lut, get_decoder
+from pydicom.pixels import apply_color_lut
 
+from medproto.data.decoding import decode
 from medproto.data.gray import apply_modality, apply_voi
 from medproto.data.stored import MIN_SIDE, check_size, luma, pixel_digest, quietly, refusing
 from medproto.errors import ImageReadError
@@ -98,24 +99,13 @@ def _decode(path: Path, *, least: int) -> tuple[Dataset, NDArray[Any], str]:
     # Not `force`: a file without the DICOM prefix is refused, not guessed at.
     dataset = pydicom.dcmread(path)
     _check_header(dataset, least=least)
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if syntax is None:
-        raise ImageReadError("the file must name its transfer syntax, and does not.")
-    # Of a private or unknown syntax, pydicom's name is the UID itself.
-    name = "an unknown transfer syntax" if syntax.name == str(syntax) else f"'{syntax.name}'"
-    try:
-        stored, properties = get_decoder(syntax).as_array(dataset)
-    except Exception as cause:
-        raise ImageReadError(
-            f"pixels in {name} cannot be decoded ({type(cause).__name__}): they are damaged or "
-            "truncated, or no installed decoder reads this kind; try a copy that is not compressed."
-        ) from None
+    stored, photometric = decode(dataset, path)
     shape = [int(dataset.Rows), int(dataset.Columns)]
     if list(stored.shape[:2]) != shape:
         raise ImageReadError(
             f"pixels must have the header's shape {shape}, got {list(stored.shape)}."
         )
-    return dataset, stored, str(properties["photometric_interpretation"])
+    return dataset, stored, photometric
 
 
 def _check_header(dataset: Dataset, *, least: int) -> None:

@@ -18,7 +18,7 @@ from medproto.data.dicom import code_string
 from medproto.data.images import file_kind
 from medproto.data.pseudonyms import KEY_VARIABLE, Pseudonymizer
 from medproto.data.stored import quietly
-from medproto.errors import CohortError, ImageReadError
+from medproto.errors import CohortError
 
 __all__ = ["from_dicom"]
 
@@ -120,7 +120,7 @@ def _read_headers(source: Path) -> _Found:
             found.left_out["have a header that cannot be read"] += 1
             continue
         if not header["Rows"]:
-            found.left_out["hold no image"] += 1
+            found.left_out["hold no image or are truncated"] += 1
             continue
         found.paths.append(path.relative_to(source).as_posix())
         found.headers.append(header)
@@ -153,7 +153,11 @@ def _join(found: _Found, labels: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]
     matches = [rows.get(value) for value in keys]
     if not any(match is not None for match in matches):
         raise CohortError(f"the column {key!r} of the labels matches none of {len(keys)} images.")
-    kept = [n for n in labels if re.sub("[^a-z]", "", n.lower()) not in {*_IDENTITIES, "image"}]
+    kept = [
+        n
+        for n in map(str, labels.columns)
+        if re.sub("[^a-z]", "", n.lower()) not in {*_IDENTITIES, "image"}
+    ]
     extra = pd.DataFrame(
         {name: ["" if match is None else labels[name][match] for match in matches] for name in kept}
     )
@@ -180,13 +184,13 @@ def _table(found: _Found, extra: pd.DataFrame, pseudonyms: Pseudonymizer) -> pd.
         "modality": [header["Modality"] for header in headers],
         "age": [_years(header["PatientAge"]) for header in headers],
         "sex": [
-            header["PatientSex"] if header["PatientSex"] in "MFO" else "" for header in headers
+            header["PatientSex"] if header["PatientSex"] in set("MFO") else "" for header in headers
         ],
     }
     for name in ("view", "age", "sex"):
         if not any(columns[name]) and (name in extra or name != "view"):
             del columns[name]
-    for name in extra:
+    for name in map(str, extra.columns):
         columns.setdefault(name, list(extra[name]))
     return pd.DataFrame(columns)
 
@@ -203,7 +207,7 @@ def _years(age: str) -> str:
 def _copy(
     table: pd.DataFrame, paths: list[str], instances: list[str], source: Path, target: Path
 ) -> pd.DataFrame:
-    """Copy images and masks as ``<patient>/<study>/<instance>``; return the table with new paths."""
+    """Copy images and masks to ``<patient>/<study>/<instance>``; return the changed table."""
     table, taken = table.copy(), Counter[str]()
     for row, path in enumerate(paths):
         parts = [table["patient_id"][row] or "P-unknown", table["study_uid"][row] or "S-unknown"]

@@ -97,7 +97,7 @@ def _checked(
     color = len(shape) == 4 and shape[3] == 3 and images.dtype == np.uint8
     if not (gray or color) or min(shape[1:3]) < MIN_SIDE:
         raise CohortError(
-            f"{split}_images must be 8- or 16-bit [n, rows, columns] or 8-bit [n, rows, columns, 3] "
+            f"{split}_images must be 8- or 16-bit [n, rows, columns], or 8-bit and [.., 3], "
             f"with sides of at least {MIN_SIDE}, got {images.dtype.name} {list(shape)}."
         )
     single = labels.ndim == 1 or (labels.ndim == 2 and labels.shape[1] == 1)

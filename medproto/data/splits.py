@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
@@ -120,8 +121,10 @@ def _take(
     labels: NDArray[np.object_], groups: NDArray[np.object_], fraction: float, seed: int
 ) -> NDArray[np.int64]:
     """Return about ``fraction`` of the rows: some folds of a grouped, stratified division."""
-    share = Fraction(fraction).limit_denominator(10)
-    share = min(max(share, Fraction(1, 10)), Fraction(9, 10))
+    # No more parts than the largest class has rows, or the division is impossible.
+    limit = min(10, max(Counter(labels.tolist()).values()))
+    share = Fraction(fraction).limit_denominator(limit)
+    share = min(max(share, Fraction(1, limit)), Fraction(limit - 1, limit))
     parts = _parts(labels, groups, share.denominator, seed)
     return np.sort(np.concatenate(parts[: share.numerator]))
 
@@ -137,12 +140,7 @@ def _parts(
     with warnings.catch_warnings():
         # A class with fewer rows than folds: whether the division is usable is checked afterwards.
         warnings.simplefilter("ignore", UserWarning)
-        try:
-            return [rows for _, rows in splitter.split(classes, classes, members)]
-        except ValueError:
-            raise CohortError(
-                f"a division into {count} parts needs at least as many cases and groups."
-            ) from None
+        return [rows for _, rows in splitter.split(classes, classes, members)]
 
 
 def _seeds(seed: int) -> Iterator[int]:

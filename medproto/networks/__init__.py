@@ -1,5 +1,6 @@
 """Networks in MONAI's contract: ``ProtoPNet`` and its parts, and the plain classifier twin."""
 
+from .effective_center import measure_center_shift
 from .efficientnet_lite import EfficientNetLite0
 from .model_file import ModelCard, load_model, save_model, tensor_digest
 from .protopnet import ProtoPNet, ProtoPNetOutput
@@ -14,6 +15,7 @@ __all__ = [
     "ProtoPNetOutput",
     "PrototypeLayer",
     "load_model",
+    "measure_center_shift",
     "save_model",
     "tensor_digest",
 ]

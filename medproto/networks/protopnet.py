@@ -13,6 +13,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -84,6 +85,7 @@ class ProtoPNet(nn.Module):
     """
 
     prototype_class: Tensor
+    center_shift: Tensor
 
     def __init__(
         self,
@@ -110,6 +112,7 @@ class ProtoPNet(nn.Module):
         self.backbone = EfficientNetLite0(
             spatial_dims, in_channels, image_size=image_size, stage=stage, pretrained=pretrained
         )
+        self.register_buffer("center_shift", torch.zeros(spatial_dims))
         self.add_on, channels = _add_on(
             add_on, spatial_dims, self.backbone.out_channels, prototype_channels
         )
@@ -143,8 +146,15 @@ class ProtoPNet(nn.Module):
 
     @property
     def grid(self) -> CellGrid:
-        """True place of the feature cells in the image; 1x1 add-on layers do not move them."""
-        return self.backbone.grid
+        """True place of the feature cells in the image: the backbone's, and the measured shift.
+
+        The 1x1 convolutions of the add-on layers do not move them. The buffer ``center_shift`` is 0
+        until :func:`medproto.networks.measure_center_shift` has been run and its result set.
+        """
+        grid = self.backbone.grid
+        shift = self.center_shift.tolist()
+        center = tuple(c + s for c, s in zip(grid.first_center, shift, strict=True))
+        return replace(grid, first_center=center)
 
     @property
     def feature_layer(self) -> nn.Module:

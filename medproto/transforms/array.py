@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from medproto.data import read_image
+from medproto.data.gray import check_policy
 from medproto.records import Placement
 
 __all__ = ["MODES", "FitImage", "LoadRadiograph"]
@@ -39,8 +40,7 @@ class LoadRadiograph(Transform):
     """
 
     def __init__(self, voi: str = "voi") -> None:
-        if voi not in ("voi", "full-range"):
-            raise ValueError(f"voi must be 'voi' or 'full-range', got {voi!r}.")
+        check_policy(voi)
         self.voi = voi
 
     def __call__(self, path: str | Path) -> MetaTensor:
@@ -103,10 +103,10 @@ class FitImage(Transform):
         starts = [int(offset) for offset in placement.offset]
         canvas = plain.new_zeros((plain.shape[0], *self.spatial_size), dtype=torch.float32)
         window = tuple(slice(a, a + n) for a, n in zip(starts, inner, strict=True))
-        canvas[(slice(None), *window)] = resize(plain.float(), inner)
+        canvas[(slice(None), *window)] = _resize(plain.float(), inner)
         meta = {key: value for key, value in _meta(image).items() if key != "affine"}
         affine = _affine(placement)
-        if isinstance(image, MetaTensor):
+        if isinstance(image, MetaTensor) and image.affine.shape == affine.shape:
             affine = image.affine.to(affine) @ affine
         return MetaTensor(canvas, affine=affine, meta={**meta, "placement": placement})
 
@@ -126,7 +126,7 @@ class FitImage(Transform):
         )
 
 
-def resize(image: Tensor, size: Sequence[int]) -> Tensor:
+def _resize(image: Tensor, size: Sequence[int]) -> Tensor:
     """Resize ``[C, *S]`` to ``[C, *size]`` linearly, antialiased, edges at the outer corners."""
     if image.shape[1:] == torch.Size(size):
         return image
@@ -143,6 +143,9 @@ def resize(image: Tensor, size: Sequence[int]) -> Tensor:
 
 def _resize_plane(image: Tensor, size: Sequence[int]) -> Tensor:
     """Resize the last two axes of ``[N, a, b]``."""
+    if size[1] == 1 and size[0] > 1:
+        # torch 2.13 repeats the first row when the antialiased result has one column.
+        return _resize_plane(image.transpose(1, 2), (1, size[0])).transpose(1, 2)
     return interpolate(
         image[None], size=tuple(size), mode="bilinear", antialias=True, align_corners=False
     )[0]

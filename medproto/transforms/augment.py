@@ -107,23 +107,31 @@ class RandRadiograph(Randomizable, Transform):
         self.ranges = (rotation, scale, shift, contrast)
         self.drawn: Augmentation | None = None
 
-    def randomize(self, data: Any = None) -> None:
-        """Draw new parameters from ``self.R`` for an image of as many axes as ``data``."""
+    def draw(self, axes: int) -> Augmentation:
+        """Return new parameters from ``self.R`` for an image of so many spatial axes."""
         rotation, scale, shift, contrast = self.ranges
-        draw = self.R.uniform
-        self.drawn = Augmentation(
-            rotation=float(draw(-rotation, rotation)),
-            scale=float(draw(1 - scale, 1 + scale)),
-            shift=tuple(float(draw(-shift, shift)) for _ in range(data.ndim - 1)),
-            gamma=math.exp(draw(-contrast, contrast)),
+        uniform = self.R.uniform
+        return Augmentation(
+            rotation=float(uniform(-rotation, rotation)),
+            scale=float(uniform(1 - scale, 1 + scale)),
+            shift=tuple(float(uniform(-shift, shift)) for _ in range(axes)),
+            gamma=math.exp(uniform(-contrast, contrast)),
         )
 
+    def randomize(self, data: Any = None) -> None:
+        """Draw new parameters for an image of as many axes as ``data`` ``[C, *S]``."""
+        self.drawn = self.draw(data.ndim - 1)
+
     def __call__(self, image: Tensor, randomize: bool = True) -> Tensor:
-        """Return the changed image ``[C, *S]``; ``randomize=False`` repeats the last change."""
-        if randomize or self.drawn is None:
+        """Return the changed image ``[C, *S]``; ``randomize=False`` repeats the last change.
+
+        Raises:
+            ValueError: if there is no last change.
+        """
+        if randomize:
             self.randomize(image)
         if self.drawn is None:
-            raise ValueError("randomize must draw an Augmentation, got None.")
+            raise ValueError("randomize=False needs an earlier call that drew parameters.")
         return self.drawn.apply(image)
 
 
@@ -150,17 +158,15 @@ class RandRadiographd(Randomizable, MapTransform):
         self.random.set_random_state(seed, state)
         return self
 
-    def randomize(self, data: Any = None) -> None:
-        """Draw new parameters for an image of as many axes as ``data``."""
-        self.random.randomize(data)
-
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy of ``data`` with changed images and their parameters."""
         out = dict(data)
-        for number, key in enumerate(self.key_iterator(data)):
-            out[key] = self.random(out[key], randomize=number == 0)
+        drawn: Augmentation | None = None
+        for key in self.key_iterator(dict(data)):
+            drawn = drawn or self.random.draw(out[key].ndim - 1)
+            out[key] = drawn.apply(out[key])
             trace = f"{key}{TRACE_SUFFIX}"
-            out[trace] = [*out.get(trace, []), self.random.drawn.to_dict()]
+            out[trace] = [*out.get(trace, []), drawn.to_dict()]
         return out
 
 

@@ -1,0 +1,1 @@
+"""Pages of the dashboard: each draws what the queries answered, and computes nothing."""

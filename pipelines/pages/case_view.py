@@ -1,0 +1,142 @@
+"""What the template of the case page reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from medproto.records import BoxFaithfulness, ImageReference, PixelBox, PrototypeEvidence
+
+from ..raster import AGAINST, FOR, picture_uri
+from ..score_sum import score_sum
+from .models import CasePage
+
+__all__ = ["case_context"]
+
+MAIN_SIDE = 520
+ROW_SIDE = 230
+CROP_SIDE = 150
+
+
+def case_context(case: CasePage) -> dict[str, Any]:
+    """Return the variables of ``case.html``; pictures are drawn here.
+
+    Raises:
+        KeyError: if the picture of a shown prototype is missing.
+    """
+    explanation = case.explanation
+    prediction = explanation.prediction
+    k = prediction.predicted
+    account = score_sum(
+        [e.contributions[k] for e in explanation.evidence],
+        explanation.bias[k],
+        prediction.logits[k],
+        shown=case.shown,
+    )
+    shown = [explanation.evidence[position] for position in account.shown]
+    order = sorted(range(len(prediction.classes)), key=lambda c: -prediction.logits[c])
+    boxes = [(e.box, _color(e.contributions[k])) for e in reversed(shown)]
+    return {
+        "case": case,
+        "prediction": prediction,
+        "k": k,
+        "label": prediction.label,
+        "classes": [
+            {
+                "name": prediction.classes[c],
+                "probability": prediction.probabilities[c],
+                "logit": prediction.logits[c],
+            }
+            for c in order
+        ],
+        "sum": account,
+        "shown_sum": account.total - account.others_sum - account.bias,
+        "rows": [_row(case, evidence, k, place) for place, evidence in enumerate(shown, start=1)],
+        "image": picture_uri(case.image, boxes=boxes, side=MAIN_SIDE),
+        "completeness_error": explanation.completeness_error,
+        "reference": prediction.reference,
+        "image_facts": _image_facts(prediction.reference),
+        "grad_cam": None
+        if case.grad_cam is None
+        else picture_uri(case.image, heat=case.grad_cam, side=MAIN_SIDE),
+        "evidence_map": _evidence_map(case, shown, k),
+    }
+
+
+def _row(case: CasePage, evidence: PrototypeEvidence, k: int, place: int) -> dict[str, Any]:
+    points = evidence.contributions[k]
+    picture = case.prototypes[evidence.prototype]
+    heat = case.heat_maps.get(evidence.prototype)
+    color = _color(points)
+    boxes = [(evidence.box, color)]
+    return {
+        "place": place,
+        "evidence": evidence,
+        "side": "for" if points >= 0 else "against",
+        "weight": evidence.weights[k],
+        "points": points,
+        "where": picture_uri(case.image, boxes=boxes, side=ROW_SIDE),
+        "heat": None if heat is None else picture_uri(case.image, heat=heat, side=ROW_SIDE),
+        "crop": picture_uri(picture.crop, side=CROP_SIDE),
+        "source": picture_uri(picture.source, boxes=[(picture.box, color)], side=ROW_SIDE),
+        "box": box_text(evidence.box),
+        "box_mm": None if evidence.box_mm is None else millimetres(evidence.box_mm),
+        "faithfulness": _faithfulness(evidence.faithfulness),
+    }
+
+
+def _evidence_map(case: CasePage, shown: list[PrototypeEvidence], k: int) -> dict[str, Any] | None:
+    """The map of the largest contribution for the class, to stand beside Grad-CAM."""
+    speaking = [e for e in shown if e.contributions[k] > 0 and e.prototype in case.heat_maps]
+    if not speaking:
+        return None
+    first = speaking[0]
+    heat = case.heat_maps[first.prototype]
+    uri = picture_uri(case.image, heat=heat, boxes=[(first.box, FOR)], side=MAIN_SIDE)
+    return {"prototype": first.prototype, "uri": uri}
+
+
+def _faithfulness(measured: BoxFaithfulness | None) -> dict[str, float] | None:
+    """Shares of the similarity that stay when the outside, or the inside, is blurred away."""
+    if measured is None or measured.similarity == 0:
+        return None
+    return {
+        "kept": measured.outside_changed / measured.similarity,
+        "left": measured.inside_changed / measured.similarity,
+    }
+
+
+def _color(points: float) -> str:
+    return FOR if points >= 0 else AGAINST
+
+
+def box_text(box: PixelBox) -> str:
+    """Write a box for people: ``rows 10-40, columns 5-20``, first and last pixel, zero-based."""
+    names = ("rows", "columns", "slices")
+    return ", ".join(
+        f"{name} {a}\N{EN DASH}{b - 1}" for name, a, b in zip(names, box.start, box.stop)
+    )
+
+
+def millimetres(box_mm: tuple[float, ...]) -> str:
+    """Write the size of a box: ``41.2 x 30.9 mm``, height first."""
+    half = len(box_mm) // 2
+    sizes = (stop - start for start, stop in zip(box_mm[:half], box_mm[half:]))
+    return " \N{MULTIPLICATION SIGN} ".join(f"{size:.1f}" for size in sizes) + " mm"
+
+
+def _image_facts(reference: ImageReference) -> list[tuple[str, str]]:
+    spacing = "not in the file"
+    if reference.spacing_mm is not None:
+        steps = " \N{MULTIPLICATION SIGN} ".join(f"{step:g}" for step in reference.spacing_mm)
+        spacing = f"{steps} mm ({reference.spacing_kind})"
+    gray = {"window": "window of the file", "lut": "lookup table of the file"}
+    shown = gray.get(reference.voi, "full range")
+    if reference.window is not None:
+        shown += f" (center {reference.window[0]:g}, width {reference.window[1]:g})"
+    return [
+        ("Size", " \N{MULTIPLICATION SIGN} ".join(str(n) for n in reference.shape) + " pixels"),
+        ("Modality", f"{reference.modality}, {reference.bits_stored} bits"),
+        ("Pixel spacing", spacing),
+        ("Gray range", shown + (", MONOCHROME1 inverted once" if reference.inverted else "")),
+        ("Digest of the pixels", reference.pixel_digest),
+    ]

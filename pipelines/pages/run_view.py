@@ -1,0 +1,148 @@
+"""What the template of the run report reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from medproto.records import PrototypeSource
+
+from ..charts import confusion_figure, curves_figure, roc_figure
+from ..pictures import to_png_bytes
+from ..raster import FOR, data_uri, picture_uri
+from .case_view import box_text
+from .models import RunReport
+
+__all__ = ["run_context"]
+
+CROP_SIDE = 130
+SOURCE_SIDE = 190
+
+FIGURES = (
+    ("auroc", "AUROC", "chance that a random positive case scores above a random negative one; "
+     "0.5 is guessing, 1 is perfect; more classes: mean of one against the rest"),
+    ("average_precision", "Average precision", "area under precision against recall; guessing "
+     "gives the share of positive cases"),
+    ("balanced_accuracy", "Balanced accuracy", "mean over the classes of the share found; "
+     "guessing gives one over the number of classes"),
+    ("ece", "Calibration error (ECE)", "mean gap between stated probability and observed "
+     "frequency; 0 is best"),
+)  # fmt: skip
+"""Key in the metrics, name, and what it says."""
+
+POINTS = (
+    ("sensitivity", "share of the positive cases that are called positive"),
+    ("specificity", "share of the negative cases that are called negative"),
+)
+
+PLACES = (
+    ("pointing_game", "Evidence on the finding", "share of the images in which the center of the "
+     "main evidence's box lies in the annotated finding", False),
+    ("constant_location", "Control: best constant place", "the same share for one fixed point, "
+     "the best one on training masks; it never looks at the image", True),
+    ("image_center", "Control: center of the image", "the same share for the middle of every "
+     "image", True),
+    ("area", "Control: chance", "share of the image that the finding covers: what a random point "
+     "would hit", True),
+    ("energy_inside", "Heat inside the finding", "share of the similarity map's sum that lies in "
+     "the finding; compare with chance", False),
+    ("box_area", "Size of the box", "share of the image that the box of the main evidence covers; "
+     "a large box hits more by itself", False),
+)  # fmt: skip
+"""Key in the localisation block, name, what it says, and whether it is a control."""
+
+
+def run_context(report: RunReport) -> dict[str, Any]:
+    """Return the variables of ``run.html``; figures are drawn here."""
+    metrics = report.metrics
+    confusion = metrics.get("confusion")
+    place = metrics.get("localization")
+    roc = None
+    if report.probabilities is not None and report.labels is not None:
+        figure = roc_figure(report.probabilities, report.labels, report.classes)
+        roc = data_uri(to_png_bytes(figure))
+    return {
+        "report": report,
+        "metrics": metrics,
+        "figures": _figures(metrics),
+        "difference": (metrics.get("twin") or {}).get("difference"),
+        "curves": data_uri(to_png_bytes(curves_figure(report.history))),
+        "roc": roc,
+        "confusion": None
+        if confusion is None
+        else data_uri(to_png_bytes(confusion_figure(confusion["matrix"], confusion["labels"]))),
+        "place": place,
+        "places": _places(place),
+        "positive_places": _places((place or {}).get("positive_correct")),
+        "subgroups": _subgroups(metrics.get("subgroups") or {}),
+        "gallery": _gallery(report),
+        "quality": metrics.get("prototypes"),
+        "last_layer": metrics.get("last_layer"),
+    }
+
+
+def _figures(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    twin = metrics.get("twin") or {}
+    rows = [
+        {"name": name, "own": metrics.get(key), "twin": twin.get(key), "meaning": meaning}
+        for key, name, meaning in FIGURES
+    ]
+    point, other = metrics.get("operating_point"), twin.get("operating_point") or {}
+    if not point:
+        return rows
+    for key, meaning in POINTS:
+        rows.append(
+            {
+                "name": f"{key.capitalize()} at the threshold",
+                "own": point[key],
+                "twin": other.get(key),
+                "meaning": f"{meaning}; threshold {point['threshold']:.3f}, chosen on validation "
+                "images",
+            }
+        )
+    return rows
+
+
+def _places(place: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    if not place:
+        return []
+    return [
+        {"name": name, "value": place[key], "meaning": meaning, "control": control}
+        for key, name, meaning, control in PLACES
+        if place.get(key) is not None
+    ]
+
+
+def _subgroups(columns: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {"column": column, "value": value, **entry}
+        for column, values in columns.items()
+        for value, entry in values.items()
+    ]
+
+
+def _gallery(report: RunReport) -> list[dict[str, Any]]:
+    """Return the prototypes by class, each class with its list."""
+    classes = []
+    for k, name in enumerate(report.classes):
+        members = [s for s in report.sources if s.class_index == k]
+        classes.append({"name": name, "members": [_prototype(report, s) for s in members]})
+    return classes
+
+
+def _prototype(report: RunReport, source: PrototypeSource) -> dict[str, Any]:
+    picture = report.pictures.get(source.prototype)
+    weight = None
+    if report.weights is not None:
+        weight = float(report.weights[source.class_index, source.prototype])
+    return {
+        "source": source,
+        "box": box_text(source.box),
+        "cell": ", ".join(str(i) for i in source.cell),
+        "weight": weight,
+        "unused": weight == 0,
+        "crop": None if picture is None else picture_uri(picture.crop, side=CROP_SIDE),
+        "picture": None
+        if picture is None
+        else picture_uri(picture.source, boxes=[(picture.box, FOR)], side=SOURCE_SIDE),
+    }

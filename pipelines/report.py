@@ -1,0 +1,73 @@
+"""Fill the report of a run and write it: ``report.html`` and the figures beside it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from medproto.networks import ModelCard, ProtoPNet, tensor_digest
+from medproto.networks.model_file import write_atomically
+from medproto.records import PrototypeSource
+
+from .evaluate import Evaluation
+from .gallery import read_gray
+from .pages import RunReport, run_report
+from .pictures import PrototypePicture
+
+__all__ = ["now", "prototype_pictures", "write_report"]
+
+
+def now() -> str:
+    """Return the UTC time, ISO 8601 to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def prototype_pictures(
+    folder: Path, sources: tuple[PrototypeSource, ...]
+) -> dict[int, PrototypePicture]:
+    """Read the pictures that a training left in ``RUN/prototypes``."""
+    pictures = {}
+    for source in sources:
+        crop = read_gray(folder / f"p{source.prototype:03d}.png")
+        whole = read_gray(folder / f"p{source.prototype:03d}_source.png")
+        pictures[source.prototype] = PrototypePicture(crop=crop, source=whole, box=source.box)
+    return pictures
+
+
+def write_report(
+    out: Path,
+    network: ProtoPNet,
+    card: ModelCard,
+    sources: tuple[PrototypeSource, ...],
+    metrics: dict[str, Any],
+    evaluation: Evaluation,
+) -> None:
+    """Write ``report.html`` of a run whose other files are in place."""
+    table = evaluation.images.cohort.table
+    counts = table.groupby(["split", "label"]).size()
+    facts = {
+        "Model": tensor_digest(network.state_dict()),
+        "Configuration": card.config_digest,
+        "Cohort": card.cohort_digest,
+        "Images": ", ".join(f"{split} {label}: {n}" for (split, label), n in counts.items()),
+        "Backbone weights": card.backbone_weights or "random start",
+        "Versions": ", ".join(f"{name} {value}" for name, value in card.versions.items()),
+    }
+    report = RunReport(
+        title=" / ".join(card.classes),
+        classes=card.classes,
+        metrics=metrics,
+        history=pd.read_csv(out / "history.csv"),
+        sources=sources,
+        pictures=prototype_pictures(out / "prototypes", sources),
+        weights=network.last_layer.weight.detach().cpu().numpy(),
+        probabilities=evaluation.probabilities,
+        labels=evaluation.labels,
+        facts=facts,
+        synthetic=card.synthetic,
+        created=now(),
+    )
+    write_atomically(out / "report.html", run_report(report).encode())

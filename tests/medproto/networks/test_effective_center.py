@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+from medproto.networks import ProtoPNet, measure_center_shift
+
+
+class Displaced(torch.nn.Module):
+    """A strided convolution whose only weight is not in the middle of its kernel."""
+
+    out_channels = 2
+
+    def __init__(self, tap):
+        super().__init__()
+        from medproto.records import CellGrid
+
+        self.conv = torch.nn.Conv2d(1, 2, 9, stride=8, bias=False)
+        torch.nn.init.zeros_(self.conv.weight)
+        self.conv.weight.data[:, 0, tap[0], tap[1]] = torch.tensor([1.0, 0.5])
+        self.grid = CellGrid((8, 8), (4.5, 4.5), (8.0, 8.0), (9.0, 9.0))
+
+    def forward(self, x):
+        return self.conv(torch.nn.functional.pad(x, (0, 8, 0, 8)))[:, :, :8, :8] + 0.1
+
+
+@pytest.mark.parametrize("tap", [(4, 4), (0, 7), (6, 1)])
+def test_equals_the_place_of_the_only_weight(tap):
+    torch.manual_seed(0)
+    network = ProtoPNet(
+        2, 1, 2, image_size=(64, 64), prototypes_per_class=1, stage=3, similarity="log"
+    )
+    network.backbone = Displaced(tap)
+    network.prototype_layer.vectors = torch.nn.Parameter(torch.rand(2, 2))
+    shift = measure_center_shift(network.eval(), [torch.rand(8, 1, 64, 64)] * 2)
+    # The kernel's middle is tap 4, the theoretical centre.
+    assert shift == pytest.approx((tap[0] - 4, tap[1] - 4), abs=1e-4)
+
+
+def test_shift_moves_the_grid_and_is_part_of_the_model():
+    network = ProtoPNet(2, 1, 2, image_size=(64, 64), prototypes_per_class=1)
+    assert network.grid.first_center == (15.5, 15.5)
+    network.center_shift.copy_(torch.tensor([-5.0, 2.0]))
+    assert network.grid.center((0, 0)) == (10.5, 17.5)
+    assert network.state_dict()["center_shift"].tolist() == [-5.0, 2.0]
+
+
+def test_pretrained_filters_look_to_the_leading_side():
+    """What `docs/cell-grid.md` says of the ImageNet weights, on noise, coarsely."""
+    torch.manual_seed(0)
+    noise = [torch.rand(16, 1, 128, 128) * 0.2 + 0.4] * 2
+    arguments = {"image_size": (128, 128), "prototypes_per_class": 4}
+    trained = ProtoPNet(2, 1, 2, **arguments, pretrained=True).eval()
+    random = ProtoPNet(2, 1, 2, **arguments).eval()
+    leading = [a - b for a, b in zip(*(measure_center_shift(n, noise) for n in (trained, random)))]
+    assert max(leading) < -2.0

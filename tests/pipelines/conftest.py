@@ -1,0 +1,198 @@
+"""A synthetic case: a gradient with a bright disc, four prototypes, numbers to check by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from medproto.records import (
+    BoxFaithfulness,
+    Explanation,
+    ImageReference,
+    PixelBox,
+    Prediction,
+    PrototypeEvidence,
+    PrototypeSource,
+)
+from pipelines.pictures import PrototypePicture
+
+CLASSES = ("normal", "nodule")
+# similarity and weights (normal, nodule) of the prototypes; their class.
+PROTOTYPES = (
+    (8.0, (-0.5, 0.25), 1),
+    (4.0, (0.5, -0.75), 0),
+    (2.0, (0.25, 0.5), 1),
+    (1.0, (0.0, 0.0), 0),
+)
+BIAS = (0.5, -0.5)
+
+
+def disc(rows=96, cols=80, center=(40, 50), radius=9):
+    """A gradient in [0, 0.6] with a brighter disc."""
+    y, x = np.mgrid[:rows, :cols]
+    inside = (y - center[0]) ** 2 + (x - center[1]) ** 2 <= radius**2
+    return np.clip(0.1 + 0.5 * y / rows + 0.35 * inside, 0, 1).astype(np.float32)
+
+
+def heat(rows=96, cols=80, center=(40, 50)):
+    y, x = np.mgrid[:rows, :cols]
+    distance = (y - center[0]) ** 2 + (x - center[1]) ** 2
+    return np.exp(-distance / 300).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def image():
+    return disc()
+
+
+@pytest.fixture(scope="session")
+def sources():
+    return tuple(
+        PrototypeSource(
+            prototype=p,
+            class_index=k,
+            class_name=CLASSES[k],
+            row=20 + p,
+            group=f"G{p}",
+            pixel_digest=f"sha256:{p:064x}",
+            cell=(p, 2),
+            box=PixelBox((10 + p, 12), (40 + p, 44)),
+            distance=0.125,
+            similarity=9.2103,
+        )
+        for p, (_, _, k) in enumerate(PROTOTYPES)
+    )
+
+
+@pytest.fixture(scope="session")
+def pictures(sources):
+    out = {}
+    for source in sources:
+        whole = disc(center=(26 + source.prototype, 28), radius=8 + source.prototype)
+        box = source.box
+        crop = whole[box.start[0] : box.stop[0], box.start[1] : box.stop[1]]
+        out[source.prototype] = PrototypePicture(crop, whole, box)
+    return out
+
+
+@pytest.fixture(scope="session")
+def maps():
+    return {0: heat(), 1: heat(center=(80, 20)), 2: heat(center=(38, 52))}
+
+
+@pytest.fixture(scope="session")
+def make_explanation(sources):
+    """Build an explanation; contributions and logits follow from the table above."""
+
+    def make(classes=CLASSES):
+        evidence = tuple(
+            PrototypeEvidence(
+                prototype=p,
+                class_index=k,
+                class_name=classes[k],
+                similarity=similarity,
+                weights=weights,
+                contributions=tuple(w * similarity for w in weights),
+                cell=(3, 4),
+                box=PixelBox((30 + p, 38), (50 + p, 62)),
+                box_mm=(6.0, 7.6, 10.0, 12.4),
+                source=sources[p],
+                faithfulness=BoxFaithfulness(8.0, 6.0, 2.0) if p == 0 else None,
+            )
+            for p, (similarity, weights, k) in enumerate(PROTOTYPES)
+        )
+        logits = tuple(b + sum(e.contributions[k] for e in evidence) for k, b in enumerate(BIAS))
+        odds = np.exp(logits) / np.exp(logits).sum()
+        reference = ImageReference(
+            pixel_digest="sha256:" + "ab" * 32,
+            shape=(96, 80),
+            modality="DX",
+            bits_stored=12,
+            spacing_mm=(0.2, 0.2),
+            spacing_kind="ImagerPixelSpacing",
+            voi="window",
+            window=(2048.0, 4096.0),
+            synthetic=True,
+        )
+        prediction = Prediction(
+            reference, tuple(classes), logits, tuple(odds.tolist()), "sha256:" + "cd" * 32
+        )
+        return Explanation(prediction, evidence, BIAS, 2.0e-7)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def explanation(make_explanation):
+    return make_explanation()
+
+
+@pytest.fixture(scope="session")
+def history():
+    segments = ["features"] * 4 + ["joint"] * 3 + ["twin"] * 3
+    count = len(segments)
+    return pd.DataFrame(
+        {
+            "segment": segments,
+            "epoch": [1, 2, 3, 4, 1, 2, 3, 1, 2, 3],
+            "loss": np.linspace(0.7, 0.2, count),
+            "cross_entropy": np.linspace(0.7, 0.2, count),
+            "cluster": np.linspace(0.3, 0.1, count),
+            "separation": np.linspace(0.3, 0.4, count),
+            "val_auroc": np.linspace(0.6, 0.95, count),
+            "val_loss": np.linspace(0.69, 0.3, count),
+            "seconds": 2.0,
+        }
+    )
+
+
+def figure_of(value, width=0.05):
+    return {"value": value, "low": round(value - width, 4), "high": round(value + width, 4)}
+
+
+@pytest.fixture(scope="session")
+def metrics():
+    own = {
+        "n": 60,
+        "groups": 31,
+        "classes": list(CLASSES),
+        "auroc": figure_of(0.931),
+        "balanced_accuracy": figure_of(0.875),
+        "average_precision": figure_of(0.912),
+        "ece": figure_of(0.081),
+        "operating_point": {
+            "threshold": 0.4375,
+            "sensitivity": figure_of(0.9),
+            "specificity": figure_of(0.85),
+        },
+        "confusion": {"labels": list(CLASSES), "matrix": [[26, 4], [3, 27]]},
+        "subgroups": {"sex": {"F": {"n": 30, "groups": 15, "auroc": figure_of(0.94)}}},
+    }
+    place = {
+        "n": 30,
+        "groups": 16,
+        "pointing_game": figure_of(0.8),
+        "constant_location": {**figure_of(0.25), "position": [0.4, 0.3]},
+        "image_center": figure_of(0.1),
+        "energy_inside": figure_of(0.35),
+        "area": figure_of(0.06),
+        "box_area": {**figure_of(0.08), "median": 0.0725},
+    }
+    return {
+        **own,
+        "split": "test",
+        "calibrated": False,
+        "twin": {**own, "auroc": figure_of(0.925), "difference": figure_of(0.006)},
+        "prototypes": {
+            "total": 4,
+            "unique_sources": 4,
+            "unique_groups": 4,
+            "self_similarity_min": 9.2103,
+        },
+        "localization": {**place, "positive_correct": {**place, "n": 27}},
+        "last_layer": {
+            "objective": 0.12345678,
+            "residual": 3.1e-7,
+            "iterations": 12,
+            "zeros": 2,
+        },
+    }
