@@ -21,10 +21,10 @@ from .chain import CHAIN_DOMAIN, check_digest, genesis_digest, record_digest
 from .errors import VerificationError
 
 __all__ = [
-    "SCHEMA_VERSION",
     "AuditRecord",
     "LogHead",
     "LogMeta",
+    "SCHEMA_VERSION",
     "StoredRow",
     "check_kind",
     "check_text",

@@ -160,8 +160,11 @@ def read_meta(connection: Connection) -> tuple[LogMeta, str]:
             "Use the medproto version that wrote it, or a newer one."
         )
     rows = connection.execute(select(log_meta)).all()
-    if len(rows) != 1:
-        raise VerificationError(f"log_meta must have one row, got {len(rows)}.")
+    # SQLite's integrity_check does not hold the row's own number against CHECK (id = 1).
+    if [row.id for row in rows] != [1]:
+        raise VerificationError(
+            f"log_meta must have one row, with id 1, got {[row.id for row in rows]}."
+        )
     _, log_id, version, created_at, domain, genesis = rows[0]
     if version != SCHEMA_VERSION or domain != CHAIN_DOMAIN:
         raise VerificationError(

@@ -261,9 +261,7 @@ class AuditLog:
         with self._connect(read=True) as connection:
             record = _one(connection, records.c.sequence == sequence)
         if record is None:
-            raise AuditError(
-                f"there is no record {sequence}; the log has records 1 to {len(self)}."
-            )
+            raise AuditError(f"there is no record {sequence}; the log has {len(self)} records.")
         return record
 
     def head(self) -> LogHead:

@@ -15,7 +15,7 @@ from .errors import VerificationError
 from .record import LogHead, StoredRow, record_from_row
 from .sqlite import DATABASE_ERRORS
 
-__all__ = ["MAX_PROBLEMS", "ChainWalk", "Problem"]
+__all__ = ["ChainWalk", "MAX_PROBLEMS", "Problem"]
 
 MAX_PROBLEMS = 100
 """A walk ends after so many problems; the log is then beyond telling which record is good."""

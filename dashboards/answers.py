@@ -43,6 +43,7 @@ class RunView:
         sources: ``[P]`` where the prototypes came from.
         rows: row of each image by the digest of its pixels; the first where pixels repeat.
         labels: label of each row.
+        layer: where Grad-CAM is computed, in words.
     """
 
     name: str
@@ -53,6 +54,7 @@ class RunView:
     sources: tuple[PrototypeSource, ...]
     rows: Mapping[str, int]
     labels: tuple[str, ...]
+    layer: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ def main(source: Source, rebuild: Rebuild) -> None:
     Args:
         rebuild: computes a recorded case again.
     """
-    st.set_page_config(page_title="medproto", page_icon=":material/radiology:", layout="wide")
+    # No icons of pages: as tab icons, Material symbols are fetched from a server on the internet.
+    st.set_page_config(page_title="medproto", layout="wide")
 
     def cases() -> None:
         case_view.render(source, rebuild)
@@ -33,8 +34,8 @@ def main(source: Source, rebuild: Rebuild) -> None:
         model_view.render(source)
 
     pages = [
-        st.Page(cases, title="Cases", url_path="cases", icon=":material/person:", default=True),
-        st.Page(model, title="Model", url_path="model", icon=":material/grid_view:"),
+        st.Page(cases, title="Cases", url_path="cases", default=True),
+        st.Page(model, title="Model", url_path="model"),
     ]
     chosen = st.navigation(pages)
     st.sidebar.caption("Read-only. Research use only, not a medical device.")

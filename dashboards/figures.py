@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medproto.records import Explanation, ImageReference, PixelBox, PrototypeSource
-from pipelines.raster import AGAINST, FOR, color_map, picture_uri, unit_range
+from pipelines.raster import AGAINST, FOR, color_map, picture_uri, read_gray, unit_range
+from pipelines.wording import signed
 
 from .answers import CaseView, RunView
 
@@ -70,7 +71,7 @@ def case_data(case: CaseView, rebuilt: RebuiltCase, run: RunView, folder: Path) 
             "prototype": line.prototype,
             "className": line.class_name,
             "sum": f"similarity {line.similarity:.3f} \N{MULTIPLICATION SIGN} weight "
-            f"{line.weight:+.3f} = {line.contribution:+.3f}",
+            f"{signed(line.weight)} = {signed(line.contribution)}",
             "side": "for" if line.contribution >= 0 else "against",
             "color": FOR if line.contribution >= 0 else AGAINST,
             "box": _share(line.box, rows, cols),
@@ -122,20 +123,13 @@ def prototype_card(folder: Path, source: PrototypeSource) -> dict[str, Any]:
     }
     name = f"p{source.prototype:03d}"
     try:
-        crop = _read_gray(folder / "prototypes" / f"{name}.png")
-        whole = _read_gray(folder / "prototypes" / f"{name}_source.png")
+        crop = read_gray(folder / "prototypes" / f"{name}.png")
+        whole = read_gray(folder / "prototypes" / f"{name}_source.png")
     except OSError:
         return card
     card["crop"] = picture_uri(crop, side=CARD_SIDE)
     card["source"] = picture_uri(whole, boxes=[(source.box, FOR)], side=CARD_SIDE)
     return card
-
-
-def _read_gray(path: Path) -> Pixels:
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("L"), dtype=np.float32) / np.float32(255)
 
 
 def _gray_scale(reference: ImageReference) -> dict[str, Any] | None:

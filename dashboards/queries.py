@@ -43,6 +43,12 @@ def read_run(run: Path) -> RunView:
     """
     from pipelines.runs import sources_from_table
 
+    for name in ("model.json", "cohort.csv", "prototypes.parquet"):
+        if not (run / name).is_file():
+            raise QueryError(
+                f"The run folder must hold {name}, which is missing. Is it the folder of a "
+                "finished training? Start the dashboard with --run RUN."
+            )
     try:
         card = json.loads((run / "model.json").read_text(encoding="utf-8"))
         table = pd.read_csv(run / "cohort.csv", dtype=str, keep_default_na=False)
@@ -61,13 +67,8 @@ def read_run(run: Path) -> RunView:
             sources=sources,
             rows=rows,
             labels=tuple(str(label) for label in table["label"]),
+            layer=f"backbone stage {card['architecture']['stage']}",
         )
-    except FileNotFoundError as error:
-        missing = Path(error.filename or "a file").name
-        raise QueryError(
-            f"The run folder must hold {missing}, which is missing. Is it the folder of a finished "
-            "training? Start the dashboard with --run RUN."
-        ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise QueryError(
             "The run folder cannot be read: a file in it is damaged or of another version."

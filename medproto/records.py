@@ -133,15 +133,11 @@ class Placement:
 
     def to_network(self, position: Sequence[float]) -> tuple[float, ...]:
         """Map a position in stored pixels to network pixels."""
-        return tuple(
-            p * s + o for p, s, o in zip(position, self.scale, self.offset, strict=True)
-        )
+        return tuple(p * s + o for p, s, o in zip(position, self.scale, self.offset, strict=True))
 
     def to_stored(self, position: Sequence[float]) -> tuple[float, ...]:
         """Map a position in network pixels to stored pixels; the inverse of `to_network`."""
-        return tuple(
-            (p - o) / s for p, s, o in zip(position, self.scale, self.offset, strict=True)
-        )
+        return tuple((p - o) / s for p, s, o in zip(position, self.scale, self.offset, strict=True))
 
     def box_to_stored(self, start: Sequence[float], stop: Sequence[float]) -> PixelBox:
         """Smallest stored box that covers the network positions, clipped to the image.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from medproto.data import read_image
 from medproto.explain import GradCam, cells_to_stored, explain, heat_maps
+from medproto.errors import ImageReadError
 from medproto.records import Explanation, Placement
 from medproto.transforms import preprocessing
 
@@ -67,7 +68,12 @@ def load_case(run: RunFolder, path: Path) -> MetaTensor:
     """
     steps = dict(run.card.preprocessing)
     steps["spatial_size"] = tuple(steps["spatial_size"])
-    image: MetaTensor = preprocessing(**steps)({"image": str(path)})["image"]
+    try:
+        image: MetaTensor = preprocessing(**steps)({"image": str(path)})["image"]
+    except RuntimeError as error:  # MONAI wraps the reader's error, which is the one to show
+        if isinstance(error.__cause__, ImageReadError):
+            raise error.__cause__ from error
+        raise
     return image
 
 

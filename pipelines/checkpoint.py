@@ -1,7 +1,7 @@
 """The resumable state of a training: one file, written atomically after every epoch.
 
-It is not a model: it lives under ``checkpoints/`` and holds weights of unfinished phases. It is read
-with ``weights_only=True``, so that a foreign file can do no more than fail.
+It is not a model: it lives under ``checkpoints/`` and holds weights of unfinished phases. It is
+read with ``weights_only=True``, so that a foreign file can do no more than fail.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The command ``medproto``: parsing, wording of errors, nothing else.
 
-Exit status: 0 done, 1 the check or the data failed, 2 wrong usage. With ``--json`` one document goes
-to stdout and nothing else does; everything else goes to stderr. Subcommands import what they need
-when they run, so that ``--help`` and ``audit verify`` start without torch.
+Exit status: 0 done, 1 the check or the data failed, 2 wrong usage. With ``--json`` one document
+goes to stdout and nothing else does; everything else goes to stderr. Subcommands import what they
+need when they run, so that ``--help`` and ``audit verify`` start without torch.
 """
 
 from __future__ import annotations

@@ -90,6 +90,9 @@ def from_dicom(
     source: Annotated[Path, typer.Argument(help="Folder that is searched for DICOM files.")],
     out: Out,
     labels: Labels = None,
+    copy_as_pseudonyms: Annotated[
+        bool, typer.Option(help="Copy the files beside the table under pseudonymous names.")
+    ] = False,
 ) -> None:
     """Build a table from a folder of DICOM files; patients and studies become pseudonyms.
 
@@ -99,7 +102,8 @@ def from_dicom(
     """
     from medproto.data import from_dicom as build
 
-    cohort, notes = build(source, labels=labels)
+    copies = out.parent / f"{out.stem}_images" if copy_as_pseudonyms else None
+    cohort, notes = build(source, labels=labels, copy_to=copies)
     _write(cohort, out, notes)
 
 
@@ -122,15 +126,20 @@ def from_folder(
 
 @app.command("from-npz")
 def from_npz(
-    source: Annotated[Path, typer.Argument(help="MedMNIST file, .npz.")], out: Out
+    source: Annotated[Path, typer.Argument(help="MedMNIST file, .npz.")],
+    out: Out,
+    classes: Annotated[
+        str | None, typer.Option(help="Names of the classes 0, 1, ..., with commas between.")
+    ] = None,
 ) -> None:
     """Build a table from a MedMNIST file; its images are written beside the table as PNG.
 
-    Example: medproto cohort from-npz pneumoniamnist_28.npz --out cohorts/pneumonia.csv
+    Example: medproto cohort from-npz pneumoniamnist_28.npz --classes normal,pneumonia --out p.csv
     """
     from medproto.data import from_npz as build
 
-    cohort, notes = build(source, out.parent / f"{out.stem}_images")
+    names = None if classes is None else tuple(classes.split(","))
+    cohort, notes = build(source, out.parent / f"{out.stem}_images", classes=names)
     _write(cohort, out, notes)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from medproto.data import Cohort
+from medproto.errors import ImageReadError
 from medproto.records import ImageReference, Placement
 from medproto.transforms import augmentation, preprocessing
 
@@ -72,7 +73,7 @@ class ImageSet:
             for i, row in enumerate(rows)
         ]
         transform = Compose([*preprocessing(**steps).transforms, _Plain("image")])
-        cache = CacheDataset(data, transform, num_workers=2, progress=False, copy_cache=False)
+        cache = _read(data, transform)
         return cls(
             cohort,
             tuple(rows),
@@ -108,6 +109,16 @@ class ImageSet:
                 positions,
                 [self.groups[i] for i in positions],
             )
+
+
+def _read(data: list[dict[str, Any]], transform: Compose) -> CacheDataset:
+    """Fill the cache; MONAI wraps the reader's error, which is the one to show."""
+    try:
+        return CacheDataset(data, transform, num_workers=2, progress=False, copy_cache=False)
+    except RuntimeError as error:
+        if isinstance(error.__cause__, ImageReadError):
+            raise error.__cause__ from error
+        raise
 
 
 class SeededSampler(Sampler[int]):

@@ -1,7 +1,7 @@
 """The only translator from explanations to the payload of a record: numbers, names and digests.
 
-No pixels, no identity, no path. Boxes are ``[row0, col0, row1, col1]`` in stored pixels, zero-based,
-end exclusive; millimetres count from the outer corner of the first pixel.
+No pixels, no identity, no path. Boxes are ``[row0, col0, row1, col1]`` in stored pixels,
+zero-based, end exclusive; millimetres count from the outer corner of the first pixel.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Where the evidence lies: boxes and maps of the largest contribution against the masks.
 
-Symbols: ``N`` images with a mask, ``K`` classes. A localisation figure never stands alone: beside it
-stand the best constant location (fitted on training masks), the image's centre and chance by area.
+Symbols: ``N`` images with a mask, ``K`` classes. A localisation figure never stands alone: beside
+it stand the best constant location (fitted on training masks), the centre and chance by area.
 """
 
 from __future__ import annotations

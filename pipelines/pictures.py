@@ -103,8 +103,8 @@ def reasoning_figure(
     heads = (
         "This image",
         "Prototype",
-        "Where the prototype is from",
-        "Where it is found",
+        "Its training image",
+        "Similarity map",
         "Points",
     )
     for line, position in enumerate(account.shown):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ __all__ = [
     "data_uri",
     "overlay",
     "picture_uri",
+    "read_gray",
     "unit_range",
 ]
 
@@ -102,9 +104,9 @@ def overlay(image: Floats, heat: Floats, *, opacity: float = 0.6) -> NDArray[np.
 
 def unit_range(values: Floats) -> NDArray[np.float64]:
     """Scale to [0, 1]; a constant array becomes zeros, since it marks no place."""
-    values = np.asarray(values, dtype=np.float64)
-    low, high = float(values.min()), float(values.max())
-    return (values - low) / (high - low) if high > low else np.zeros_like(values)
+    exact: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
+    low, high = float(exact.min()), float(exact.max())
+    return (exact - low) / ((high - low) or 1.0)
 
 
 def color_map(values: Floats) -> NDArray[np.float64]:
@@ -117,6 +119,18 @@ def color_map(values: Floats) -> NDArray[np.float64]:
 def cut(image: Floats, box: PixelBox) -> Floats:
     """Return the part of an image inside a box."""
     return image[tuple(slice(a, b) for a, b in zip(box.start, box.stop))]
+
+
+def read_gray(path: Path) -> NDArray[np.float32]:
+    """Read an 8-bit PNG back as ``[rows, cols]`` in [0, 1].
+
+    Raises:
+        OSError: if the file is missing or no picture.
+    """
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("L"), dtype=np.float32) / np.float32(255)
 
 
 def _to_bytes(array: Floats | Bytes) -> Bytes:

@@ -21,7 +21,13 @@ from torch import Tensor, nn
 from medproto.data import Cohort, CohortReport, check_cohort
 from medproto.errors import CohortError, ModelFileError
 from medproto.last_layer import LastLayerSolution
-from medproto.networks import ModelCard, PlainClassifier, ProtoPNet, measure_center_shift, save_model
+from medproto.networks import (
+    ModelCard,
+    PlainClassifier,
+    ProtoPNet,
+    measure_center_shift,
+    save_model,
+)
 from medproto.networks.efficientnet_lite import LITE0_WEIGHTS_DIGEST
 from medproto.networks.model_file import write_atomically
 from medproto.projection import project_prototypes
@@ -72,7 +78,8 @@ def train(
         raise ModelFileError("the folder holds a finished run; train into a new one.")
     if out.exists() and any(out.iterdir()) and not resume:
         raise ModelFileError(
-            "the folder is not empty; choose a new one, or go on with an unfinished run by --resume."
+            "the folder is not empty; choose a new one, or go on with an unfinished run "
+            "by --resume."
         )
     torch.set_float32_matmul_precision("highest")
     cohort, report = _usable(cohort, config)
@@ -95,7 +102,9 @@ def _usable(cohort: Cohort, config: RunConfig) -> tuple[Cohort, CohortReport]:
     report = check_cohort(cohort)
     if not report.ok:
         first = report.problems[0]
-        where = "" if first.row is None else f"row {first.row}: "
+        own = cohort.table["row"] if "row" in cohort.table.columns else None
+        row = first.row if own is None or first.row is None else int(own.iloc[first.row])
+        where = "" if row is None else f"row {row}: "
         raise CohortError(
             f"the cohort has {len(report.problems)} problem(s), the first: {where}{first.reason} "
             "See them all with `medproto cohort check`."

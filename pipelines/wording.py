@@ -15,8 +15,8 @@ def number(value: float | None, digits: int = 3) -> str:
     """Write a number with ``digits`` decimals.
 
     Example:
-        >>> number(-0.25, 2)
-        '−0.25'
+        >>> number(0.25, 2)
+        '0.25'
     """
     return MISSING if value is None else _minus(f"{value:.{digits}f}")
 

@@ -52,7 +52,7 @@ def render(source: Source, rebuild: caching.Rebuild) -> None:
 def _choose(links: tuple[CaseLink, ...]) -> CaseLink:
     def name(link: CaseLink) -> str:
         row = "not in the cohort" if link.row is None else f"row {link.row}"
-        return f"No. {link.sequence} · {link.label} {link.probability:.0%} · {row}"
+        return f"No. {link.sequence} · {link.label} {link.probability:.1%} · {row}"
 
     chosen = st.sidebar.selectbox("Recorded case", links, format_func=name)
     st.sidebar.caption(f"{len(links)} recorded predictions of this model, newest first")
@@ -72,10 +72,16 @@ def _result(case: CaseView, source: Source) -> None:
     if len(case.classes) > 1:
         second = case.classes[1]
         middle.caption(f"next: {plain(second[0])}, {second[1]:.1%}, logit {signed(second[2])}")
-    label = "not known" if case.true_label is None else plain(case.true_label)
-    right.markdown(f"**Label in the cohort table:** {label}")
+    right.markdown(f"**Label in the cohort table:** {_true_label(case)}")
     state = caching.chain_state(source.audit, case.sequence)
     (right.success if state.ok else right.error)(state.message)
+
+
+def _true_label(case: CaseView) -> str:
+    if case.true_label is None:
+        return "not known"
+    verdict = "agrees" if case.true_label == case.label else "**disagrees**"
+    return f"{plain(case.true_label)} (the prediction {verdict})"
 
 
 def _picture(case: CaseView, run: RunView, source: Source, rebuild: caching.Rebuild) -> None:
@@ -100,7 +106,7 @@ def _picture(case: CaseView, run: RunView, source: Source, rebuild: caching.Rebu
         st.caption(
             "Computed again now from model and image: the logits differ from the recorded ones by "
             f"at most {rebuilt.largest_difference:.1e}. Grad-CAM: captum LayerGradCam, ReLU on, "
-            f"feature layer, target logit of {plain(case.label)}; a second opinion, not part of "
+            f"{run.layer}, target logit of {plain(case.label)}; a second opinion, not part of "
             "the sum. Maps are scaled to their own range."
         )
 
@@ -111,8 +117,9 @@ def _sum(case: CaseView) -> None:
     st.caption(
         "Largest contributions first, for and against alike. Rounded to three decimals; the record "
         f"holds them in full, and there the sum differs from the logit by "
-        f"{case.total.difference:.1e}. “Box kept”: share of the similarity that stays when all but "
-        "the box is blurred; “box lost”: when the box itself is."
+        f"{case.total.difference:.1e}. The last columns: share of the similarity that "
+        "stays when all but the box is blurred (100%: the box alone explains it), and when the box "
+        "itself is (100%: the box does not matter); measured for the largest contributions."
     )
 
 
@@ -127,8 +134,8 @@ def sum_table(case: CaseView) -> pd.DataFrame:
             "Weight": signed(line.weight),
             "Points": f"**{signed(line.contribution)}** "
             + ("for" if line.contribution >= 0 else "against"),
-            "Box kept": "" if line.kept is None else f"{line.kept:.0%}",
-            "Box lost": "" if line.left is None else f"{line.left:.0%}",
+            "Kept by the box alone": "" if line.kept is None else f"{line.kept:.0%}",
+            "Kept without the box": "" if line.left is None else f"{line.left:.0%}",
         }
         for line in case.lines
     ]

@@ -63,7 +63,7 @@ def prediction_payload():
 
 
 def prediction():
-    """Two classes, two prototypes; the sums are exact in binary: 2 * 1.5 - 0.5 * 4 + 0.25 = 1.25."""
+    """Two classes, two prototypes; for the second class 2 x 1.5 - 4 x 0.5 + 0.25 = 1.25."""
     source = {"row": 7, "group": "p-3", "pixel_digest": "sha256:00", "box_px": [0, 0, 8, 8]}
     return {
         "label": "nodule",

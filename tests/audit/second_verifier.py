@@ -1,7 +1,7 @@
 """A second verifier, written from docs/audit.md alone. Usage: python second_verifier.py LOG.db
 
-Prints "ok", the number of records and the head, or the first bad record; exit status 0 or 1. Only
-Python's own library is used. Floats are compared as read, since json writes them differently.
+Prints "ok", the number of records and the head, or "bad" and the number of the first bad record;
+exit status 0 or 1. Only Python's own library is used.
 """
 
 import hashlib

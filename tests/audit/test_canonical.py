@@ -37,7 +37,7 @@ def test_reading_back_gives_the_same_value_and_the_same_bytes(value):
     data = canonical_json(value)
     assert parse_canonical(data) == value
     assert canonical_json(parse_canonical(data)) == data
-    assert json.loads(data) == value
+    assert json.loads(data, parse_int=float) == value
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_list_in_itself_ends_with_an_error():
     ],
 )
 def test_other_ways_to_write_a_value_are_refused(data):
-    with pytest.raises(ValueError, match="canonical form|finite|Unicode"):
+    with pytest.raises(ValueError, match=r"canonical form|finite|Unicode"):
         parse_canonical(data)
 
 

@@ -1,0 +1,214 @@
+"""A synthetic cohort of chest radiographs as DICOM files, for the demo, for tests and for teaching.
+
+Every file says that it is synthetic (ImageType, ImageComments, patient's name), and so does every
+table. The same seed gives the same bytes.
+
+Layout: ``dicom/*.dcm``, ``masks/*.png`` (255 inside a finding), ``labels.csv`` (``image``,
+``label``, ``mask``, ``box``, ``synthetic``; paths relative to the folder, box as
+``row0,col0,row1,col1``, zero-based, end exclusive) and ``landmarks.json`` (anatomical points and
+markers, ``[row, column]`` positions in stored pixels).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+from .phantom_anatomy import Anatomy, Pose, draw_scene
+from .phantom_dicom import write_dicom
+from .phantom_findings import FINDINGS, plant
+
+__all__ = ["PhantomImage", "draw_phantom", "make_phantom_cohort"]
+
+BITS = 12
+SHORTCUT_RATE = 0.95
+MARKER = "R"
+SHORTCUT_MARKER = "PORTABLE"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PhantomImage:
+    """One synthetic radiograph.
+
+    Args:
+        pixels: ``[rows, cols]`` uint16 of 12 bits, larger = brighter.
+        mask: ``[rows, cols]`` bool, the finding; empty for a normal image.
+        points: name -> ``(row, column)`` position in stored pixels.
+    """
+
+    pixels: NDArray[np.uint16]
+    mask: NDArray[np.bool_]
+    points: dict[str, tuple[float, float]]
+
+
+def draw_phantom(
+    anatomy: Anatomy,
+    label: str,
+    *,
+    size: int,
+    seed: int | Sequence[int],
+    shortcut: bool = False,
+) -> PhantomImage:
+    """Draw one image of a synthetic patient.
+
+    Pose, exposure and noise depend on ``seed`` alone, so that a normal and a diseased image of one
+    seed differ by the finding.
+
+    Args:
+        label: ``"normal"`` or one of :data:`medproto.data.phantom_findings.FINDINGS`.
+        size: side of the image in pixels.
+        seed: of everything that changes from image to image.
+        shortcut: burn in the marker that betrays the class.
+    """
+    streams = np.random.SeedSequence(seed).spawn(4)
+    of_pose, of_finding, of_exposure, of_markers = (np.random.default_rng(s) for s in streams)
+    scene = draw_scene(anatomy, Pose.draw(of_pose), size)
+    density, mask = scene.density, np.zeros((size, size), dtype=bool)
+    if label != "normal":
+        added, mask = plant(label, scene.lungs, of_finding)
+        density = density + added
+    film = _expose(density, of_exposure)
+    points = {name: (y * size, x * size) for name, (y, x) in scene.landmarks.items()}
+    points |= _burn_markers(film, of_markers, shortcut)
+    pixels = np.round(np.clip(film, 0, 1) * (2**BITS - 1)).astype(np.uint16)
+    return PhantomImage(pixels, mask, points)
+
+
+def _expose(density: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Unsharpness, scatter, quantum noise, and an exposure that no one reproduces."""
+    size = len(density)
+    film = ndimage.gaussian_filter(density, 0.9 * size / 512)
+    film = 0.9 * film + 0.1 * ndimage.gaussian_filter(film, 0.06 * size, mode="nearest")
+    film = (film - 0.05) / 1.0
+    gain, level = rng.uniform(0.78, 1.05), rng.uniform(-0.06, 0.08)
+    film = np.clip(film * gain + level, 0.0, None) ** rng.uniform(0.8, 1.25)
+    tilt = rng.uniform(-0.06, 0.06, 2)
+    y, x = np.mgrid[-0.5 : 0.5 : size * 1j, -0.5 : 0.5 : size * 1j]
+    film += tilt[0] * y + tilt[1] * x
+    noise = ndimage.gaussian_filter(rng.standard_normal(film.shape), 0.5 * size / 512)
+    film += rng.uniform(0.012, 0.024) * noise / noise.std() * (1.15 - np.clip(film, 0, 1))
+    if rng.random() < 0.35:
+        _collimate(film, rng)
+    return np.clip(film, 0.0, 0.96)
+
+
+def _collimate(film: NDArray[np.float64], rng: np.random.Generator) -> None:
+    """Darken a border as if the beam had been narrowed."""
+    top, bottom, left, right = (rng.uniform(0.005, 0.04, 4) * len(film)).astype(int)
+    open_field = np.zeros(film.shape, dtype=bool)
+    open_field[top : len(film) - bottom, left : len(film) - right] = True
+    film[~open_field] = 0.02
+
+
+def _burn_markers(
+    film: NDArray[np.float64], rng: np.random.Generator, shortcut: bool
+) -> dict[str, tuple[float, float]]:
+    """Burn in the side marker, and the shortcut if asked; return the places of their centres."""
+    size = len(film)
+    points = {}
+    y, x = rng.uniform(0.05, 0.12) * size, rng.uniform(0.05, 0.12) * size
+    points["side_marker"] = _burn(film, MARKER, y, x, size * 0.055)
+    y, x = rng.uniform(0.05, 0.10) * size, rng.uniform(0.74, 0.80) * size
+    if shortcut:
+        points["shortcut"] = _burn(film, SHORTCUT_MARKER, y, x, size * 0.03)
+    return points
+
+
+def _burn(
+    film: NDArray[np.float64], text: str, row: float, col: float, height: float
+) -> tuple[float, float]:
+    font = ImageFont.load_default(size=max(6, round(height)))
+    picture = Image.new("L", (film.shape[1], film.shape[0]))
+    ImageDraw.Draw(picture).text((col, row), text, fill=255, font=font)
+    ink = np.asarray(picture) / 255.0
+    film[:] = np.maximum(film, ink)
+    rows, cols = np.nonzero(ink)
+    return float(rows.mean() + 0.5), float(cols.mean() + 0.5)
+
+
+def make_phantom_cohort(
+    out: Path,
+    *,
+    patients: int = 120,
+    images_per_patient: tuple[int, int] = (1, 3),
+    classes: Sequence[str] = ("normal", "nodule"),
+    size: int = 512,
+    seed: int = 0,
+    shortcut: bool = False,
+) -> Path:
+    """Write a cohort into ``out`` and return the path of its ``labels.csv``.
+
+    A patient has one anatomy and one class, and several images.
+
+    Args:
+        patients: number of synthetic patients, at least two a class.
+        images_per_patient: smallest and largest number, both included.
+        classes: ``"normal"`` and findings; patients are dealt to them in turn.
+        size: rows and columns.
+        shortcut: plant a marker that goes with the class: burned into 95 % of the images with a
+            finding and into 5 % of the normal ones.
+
+    Raises:
+        ValueError: if an argument is outside the range given above.
+    """
+    _check_arguments(patients, images_per_patient, classes, size)
+    for name in ("dicom", "masks"):
+        (out / name).mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
+    rows: list[dict[str, Any]] = []
+    points: dict[str, Any] = {}
+    for patient in range(patients):
+        anatomy = Anatomy.draw(rng)
+        label = classes[patient % len(classes)]
+        for number in range(int(rng.integers(images_per_patient[0], images_per_patient[1] + 1))):
+            rate = SHORTCUT_RATE if label != "normal" else 1 - SHORTCUT_RATE
+            marked = shortcut and bool(rng.random() < rate)
+            image = draw_phantom(
+                anatomy, label, size=size, seed=[seed, 2, patient, number], shortcut=marked
+            )
+            name = f"dicom/img_{patient:04d}_{number}.dcm"
+            write_dicom(out / name, image.pixels, patient=patient, number=number, seed=seed)
+            rows.append({"image": name, "label": label, **_mask_columns(out, image, patient, number)})
+            points[name] = {key: list(place) for key, place in image.points.items()}
+    (out / "landmarks.json").write_text(json.dumps(points, indent=1, sort_keys=True) + "\n")
+    with (out / "labels.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, ["image", "label", "mask", "box", "synthetic"])
+        writer.writeheader()
+        writer.writerows(rows)
+    return out / "labels.csv"
+
+
+def _check_arguments(
+    patients: int, images_per_patient: tuple[int, int], classes: Sequence[str], size: int
+) -> None:
+    unknown = [name for name in classes if name not in ("normal", *FINDINGS)]
+    if unknown or len(set(classes)) < 2 or len(set(classes)) != len(classes):
+        raise ValueError(
+            f"classes must be two or more of normal, {', '.join(FINDINGS)}, got {list(classes)}."
+        )
+    if patients < 2 * len(classes):
+        raise ValueError(f"patients must be at least two a class, got {patients}.")
+    low, high = images_per_patient
+    if not 1 <= low <= high:
+        raise ValueError(f"images_per_patient must be 1 <= low <= high, got {images_per_patient}.")
+    if not 64 <= size <= 4096:
+        raise ValueError(f"size must be 64 to 4096, got {size}.")
+
+
+def _mask_columns(out: Path, image: PhantomImage, patient: int, number: int) -> dict[str, Any]:
+    if not image.mask.any():
+        return {"mask": "", "box": "", "synthetic": 1}
+    name = f"masks/img_{patient:04d}_{number}.png"
+    Image.fromarray(image.mask.astype(np.uint8) * 255).save(out / name)
+    rows, cols = (np.nonzero(image.mask.any(axis=axis))[0] for axis in (1, 0))
+    box = [rows[0], cols[0], rows[-1] + 1, cols[-1] + 1]
+    return {"mask": name, "box": ",".join(str(int(v)) for v in box), "synthetic": 1}

@@ -1,0 +1,25 @@
+"""The dashboard with a rebuild that reads arrays from the run folder: no network is needed."""
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+
+from dashboards.app import main
+from dashboards.launch import read_source
+
+
+def rebuild(folder, payload, row):
+    with np.load(folder / "rebuilt.npz") as arrays:
+        image, heat, grad_cam = (arrays[name] for name in ("image", "heat", "grad_cam"))
+    reference = SimpleNamespace(window=tuple(payload["image"]["window"]))
+    return SimpleNamespace(
+        image=image,
+        explanation=SimpleNamespace(prediction=SimpleNamespace(reference=reference)),
+        heat_maps={entry["prototype"]: heat for entry in payload["evidence"]},
+        grad_cam=grad_cam,
+        largest_difference=0.0,
+    )
+
+
+main(read_source(sys.argv[1:]), rebuild)
