@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medproto.data import read_image
-from medproto.explain import GradCam, cells_to_stored, explain, heat_maps
 from medproto.errors import ImageReadError
+from medproto.explain import GradCam, cells_to_stored, explain, heat_maps
 from medproto.records import Explanation, Placement
 from medproto.transforms import preprocessing
 

@@ -43,7 +43,7 @@ class Checkpoint:
     state: SegmentState = field(default_factory=SegmentState)
     history: list[dict[str, Any]] = field(default_factory=list)
 
-    def save(self, modules: nn.ModuleDict) -> None:
+    def save(self, modules: nn.Module) -> None:
         """Write everything together with the weights of ``modules``."""
         buffer = io.BytesIO()
         content = {
@@ -58,7 +58,7 @@ class Checkpoint:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path, buffer.getvalue())
 
-    def load(self, modules: nn.ModuleDict) -> bool:
+    def load(self, modules: nn.Module) -> bool:
         """Read the file into this object and ``modules``; ``False`` when there is none yet.
 
         Raises:

@@ -11,9 +11,9 @@ import logging
 import sys
 
 import typer
+
 from audit.cli import app as audit_app
 from audit.errors import AuditError
-
 from medproto.errors import MedProtoError
 
 from . import cli_cohort, cli_run, cli_use

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -54,7 +55,7 @@ def check(table: Table, group: Group = None, as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-def _print_summary(summary: dict[str, Any]) -> None:
+def _print_summary(summary: Mapping[str, Any]) -> None:
     for key, value in summary.items():
         if isinstance(value, dict):
             value = ", ".join(f"{name}: {count}" for name, count in value.items())

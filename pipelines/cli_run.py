@@ -11,6 +11,8 @@ import typer
 if TYPE_CHECKING:
     from medproto.data import Cohort
 
+from .wording import interval, percent
+
 __all__ = ["compare", "evaluate", "train"]
 
 Run = Annotated[Path, typer.Argument(help="Folder of a finished training.")]
@@ -99,7 +101,7 @@ def compare(
         typer.echo(json.dumps(result, indent=2, allow_nan=False))
         return
     for row in result["rows"]:
-        typer.echo(f"{row['name']:<38} {_interval(row['pointing'])}  {row['note']}")
+        typer.echo(f"{row['name']:<38} {interval(row['pointing'])}  {row['note']}")
     typer.echo(f"page: {out / 'comparison.html'}", err=True)
 
 
@@ -108,27 +110,18 @@ def print_metrics(summary: dict[str, Any]) -> None:
     lines = [
         ("images (groups)", f"{summary['n']} ({summary['groups']})"),
         ("classes", ", ".join(summary["classes"])),
-        ("AUROC", _interval(summary["auroc"])),
-        ("balanced accuracy", _interval(summary["balanced_accuracy"])),
+        ("AUROC", interval(summary["auroc"])),
+        ("balanced accuracy", interval(summary["balanced_accuracy"])),
     ]
     if summary.get("twin"):
-        lines.append(("  plain twin, AUROC", _interval(summary["twin"]["auroc"])))
-        lines.append(("  difference to it", _interval(summary["twin"]["difference"], sign="+")))
+        lines.append(("  plain twin, AUROC", interval(summary["twin"]["auroc"])))
+        lines.append(("  difference to it", interval(summary["twin"]["difference"], sign=True)))
     place = summary.get("localization")
     if place:
-        lines.append(("evidence on the finding", _interval(place["pointing_game"])))
-        lines.append(("  best constant place", _interval(place["constant_location"])))
-        lines.append(("  median box", f"{place['box_area']['median']:.1%} of the image"))
+        lines.append(("evidence on the finding", interval(place["pointing_game"])))
+        lines.append(("  best constant place", interval(place["constant_location"])))
+        lines.append(("  median box", f"{percent(place['box_area']['median'])} of the image"))
     quality = summary["prototypes"]
     lines.append(("prototypes", f"{quality['total']} from {quality['unique_groups']} groups"))
     for name, value in lines:
         typer.echo(f"{name:<24} {value}")
-
-
-def _interval(entry: dict[str, Any] | None, sign: str = "") -> str:
-    if entry is None or entry["value"] is None:
-        return "not computable (a class is missing)"
-    text = f"{entry['value']:{sign}.3f}"
-    if entry.get("low") is None:
-        return text
-    return f"{text}  [{entry['low']:{sign}.3f}, {entry['high']:{sign}.3f}]"

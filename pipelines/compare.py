@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def compare_run(
 
 
 def _method(name: str, cases: Sequence[LocatedCase], images: ImageSet, seed: int) -> dict[str, Any]:
-    options = {"groups": [images.groups[case.position] for case in cases], "seed": seed}
+    measure = partial(bootstrap, groups=[images.groups[case.position] for case in cases], seed=seed)
     heats = [case.heat if name == "prototype" else case.cam for case in cases]
     points = [case.center if name == "prototype" else case.peak for case in cases]
     masks = [case.mask for case in cases]
@@ -88,21 +89,21 @@ def _method(name: str, cases: Sequence[LocatedCase], images: ImageSet, seed: int
         "name": METHODS[name],
         "note": "centre of the box" if name == "prototype" else "peak of the map",
         "control": False,
-        "pointing": bootstrap(pointing_game, points, masks, **options).to_dict(),
-        "energy": bootstrap(energy_inside, heats, masks, **options).to_dict(),
+        "pointing": measure(pointing_game, points, masks).to_dict(),
+        "energy": measure(energy_inside, heats, masks).to_dict(),
     }
 
 
 def _controls(
     cases: Sequence[LocatedCase], images: ImageSet, train: ImageSet, seed: int
 ) -> list[dict[str, Any]]:
-    options = {"groups": [images.groups[case.position] for case in cases], "seed": seed}
+    measure = partial(bootstrap, groups=[images.groups[case.position] for case in cases], seed=seed)
     masks = [case.mask for case in cases]
     fitted = constant_location([m for m in mask_list(train) if m.any()] or masks)
     places = {"best constant location": fitted, "image centre": image_center(masks[0].ndim)}
     out: list[dict[str, Any]] = []
     for name, place in places.items():
-        hits = bootstrap(pointing_game, [place] * len(masks), masks, relative=True, **options)
+        hits = measure(pointing_game, [place] * len(masks), masks, relative=True)
         at = ", ".join(f"{v:.2f}" for v in place)
         note = f"control, at ({at}) of the height and width"
         if name == "best constant location":
@@ -116,7 +117,7 @@ def _controls(
                 "energy": None,
             }
         )
-    chance = bootstrap(chance_by_area, masks, **options).to_dict()
+    chance = measure(chance_by_area, masks).to_dict()
     out.append(
         {
             "name": "chance",

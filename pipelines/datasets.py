@@ -68,16 +68,17 @@ class ImageSet:
         index = {name: k for k, name in enumerate(classes)}
         names = cohort.table["label"].tolist()
         groups = cohort.groups()
-        data = [
-            {"image": str(cohort.image_path(row)), "label": index[names[row]], "index": i}
-            for i, row in enumerate(rows)
+        labels = tuple(index[names[row]] for row in rows)
+        data: list[dict[str, Any]] = [
+            {"image": str(cohort.image_path(row)), "label": label}
+            for row, label in zip(rows, labels, strict=True)
         ]
         transform = Compose([*preprocessing(**steps).transforms, _Plain("image")])
         cache = _read(data, transform)
         return cls(
             cohort,
             tuple(rows),
-            tuple(item["label"] for item in data),
+            labels,
             tuple(groups[row] for row in rows),
             cache,
             steps.get("voi", "voi"),

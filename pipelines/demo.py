@@ -12,10 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from medproto.data.phantom import make_phantom_cohort
-
 from audit import AuditLog, verify
 from medproto.data import Cohort, check_cohort, from_dicom, split_cohort
+from medproto.data.phantom import make_phantom_cohort
 from medproto.errors import MedProtoError
 
 from .case_report import write_case
@@ -24,6 +23,7 @@ from .config import load_config
 from .predict import predict_recorded
 from .runs import RunFolder
 from .train import train
+from .wording import interval, percent
 
 __all__ = ["DEMO_SETTINGS", "run_demo"]
 
@@ -88,9 +88,7 @@ def run_demo(out: Path, *, seed: int, say: Callable[[str], None]) -> RunFolder:
 
 def _make_cohort(out: Path, seed: int, say: Callable[[str], None]) -> Path:
     labels = make_phantom_cohort(out / "data", patients=PATIENTS, size=SIZE, seed=seed)
-    cohort, notes = from_dicom(out / "data", labels=labels)
-    for note in notes:
-        say(f"  {note}")
+    cohort, _ = from_dicom(out / "data", labels=labels)
     cohort = split_cohort(cohort, folds=None, seed=seed)
     table = out / "cohort.csv"
     cohort.save(table)
@@ -110,16 +108,15 @@ def _chosen_cases(run: RunFolder) -> list[Path]:
 
 
 def _say_metrics(metrics: dict[str, Any], say: Callable[[str], None]) -> None:
-    def text(entry: dict[str, Any]) -> str:
-        return f"{entry['value']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]"
-
-    say(f"  AUROC {text(metrics['auroc'])}, plain twin {text(metrics['twin']['auroc'])}")
-    place = metrics["localization"]["positive_correct"]
+    say(f"  AUROC {interval(metrics['auroc'])}, plain twin {interval(metrics['twin']['auroc'])}")
+    place = (metrics["localization"] or {}).get("positive_correct")
+    if place is None:
+        say("  no positive case was classified correctly, so there is no evidence to locate")
+        return
     say(
-        "  evidence on the finding (correct positive cases) "
-        f"{text(place['pointing_game'])}, best constant place "
-        f"{text(place['constant_location'])}, median box "
-        f"{place['box_area']['median']:.1%} of the image"
+        f"  evidence on the finding, correct positive cases: {interval(place['pointing_game'])}\n"
+        f"  best constant place, as control: {interval(place['constant_location'])}\n"
+        f"  median box: {percent(place['box_area']['median'])} of the image"
     )
 
 

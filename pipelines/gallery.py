@@ -59,7 +59,7 @@ def write_pictures(folder: Path, sources: tuple[PrototypeSource, ...], images: I
 def read_gray(path: Path) -> NDArray[np.float32]:
     """Read back an 8-bit PNG as ``[rows, cols]`` in [0, 1]."""
     with Image.open(path) as picture:
-        return np.asarray(picture.convert("L"), dtype=np.float32) / 255
+        return np.asarray(picture.convert("L"), dtype=np.float32) / np.float32(255)
 
 
 def _write_gray(path: Path, pixels: NDArray[np.float32]) -> None:

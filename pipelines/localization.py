@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -130,17 +131,17 @@ def _figures(
     cases: Sequence[LocatedCase], images: ImageSet, fitted: tuple[float, ...], seed: int
 ) -> dict[str, Any]:
     masks = [case.mask for case in cases]
-    options = {"groups": [images.groups[case.position] for case in cases], "seed": seed}
+    measure = partial(bootstrap, groups=[images.groups[case.position] for case in cases], seed=seed)
     centers = [case.center for case in cases]
     heats = [case.heat for case in cases]
-    hits = bootstrap(pointing_game, centers, masks, **options)
-    constant = bootstrap(pointing_game, [fitted] * len(cases), masks, relative=True, **options)
+    hits = measure(pointing_game, centers, masks)
+    constant = measure(pointing_game, [fitted] * len(cases), masks, relative=True)
     middle = [image_center(masks[0].ndim)] * len(cases)
-    center = bootstrap(pointing_game, middle, masks, relative=True, **options)
-    energy = bootstrap(energy_inside, heats, masks, **options)
-    area = bootstrap(chance_by_area, masks, **options)
+    center = measure(pointing_game, middle, masks, relative=True)
+    energy = measure(energy_inside, heats, masks)
+    area = measure(chance_by_area, masks)
     shapes = [mask.shape for mask in masks]
-    boxes = bootstrap(box_area_share, [case.box for case in cases], shapes, **options)
+    boxes = measure(box_area_share, [case.box for case in cases], shapes)
     shares = [case.box.size / float(np.prod(shape)) for case, shape in zip(cases, shapes)]
     return {
         "n": len(cases),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -47,12 +48,14 @@ def write_report(
 ) -> None:
     """Write ``report.html`` of a run whose other files are in place."""
     table = evaluation.images.cohort.table
-    counts = table.groupby(["split", "label"]).size()
+    counts = Counter(zip(table["split"], table["label"], strict=True))
     facts = {
         "Model": tensor_digest(network.state_dict()),
         "Configuration": card.config_digest,
         "Cohort": card.cohort_digest,
-        "Images": ", ".join(f"{split} {label}: {n}" for (split, label), n in counts.items()),
+        "Images": ", ".join(
+            f"{split} {label}: {n}" for (split, label), n in sorted(counts.items())
+        ),
         "Backbone weights": card.backbone_weights or "random start",
         "Versions": ", ".join(f"{name} {value}" for name, value in card.versions.items()),
     }

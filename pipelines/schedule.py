@@ -46,11 +46,6 @@ class Segment:
     name: SegmentName
     epochs: int
 
-    @property
-    def trains_classifier(self) -> bool:
-        """Whether a plain classifier learns here, and no prototypes."""
-        return self.name in ("features", "twin")
-
     def parameter_groups(
         self, model: ProtoPNet | PlainClassifier, config: TrainingConfig
     ) -> list[dict[str, Any]]:
@@ -73,7 +68,7 @@ class Segment:
             groups.append({"params": backbone, "lr": rate, "weight_decay": decay})
         return [group for group in groups if group["params"]]
 
-    def frozen(self, network: nn.Module) -> list[nn.Module]:
+    def frozen(self, network: ProtoPNet | PlainClassifier) -> list[nn.Module]:
         """Modules that stay in ``eval`` mode: their BatchNorm statistics must not move."""
         return [network.backbone] if self.name == "warm" else []
 

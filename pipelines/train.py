@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from medproto.data import Cohort, CohortReport, check_cohort
 from medproto.errors import CohortError, ModelFileError
@@ -46,6 +46,7 @@ from .objective import classifier_step, prototype_step
 from .report import write_report
 from .runs import RunFolder, file_digest, sources_to_table, write_json
 from .schedule import Segment, ThreePhaseSchedule
+from .trained_modules import TrainedModules
 
 __all__ = ["train"]
 
@@ -163,7 +164,7 @@ class _Training:
         logger.info("reading %d images (%s).", len(rows), split)
         return ImageSet.load(self.cohort, rows, data.classes or (), steps)
 
-    def _modules(self) -> nn.ModuleDict:
+    def _modules(self) -> TrainedModules:
         torch.manual_seed(self.config.seed)
         model, data = self.config.model, self.config.data
         size = data.image_size or 0
@@ -174,15 +175,16 @@ class _Training:
             image_size=(size, size),
             **model.model_dump(exclude={"initialization"}),
         )
-        modules = nn.ModuleDict({"network": network, "classifier": PlainClassifier(network)})
-        if self.twin:
-            modules["twin"] = PlainClassifier.copy_of(modules["classifier"])
-        return modules.to(self.device, memory_format=torch.channels_last)
+        modules = TrainedModules(network, with_twin=self.twin).to(self.device)
+        for parameter in modules.parameters():
+            if parameter.ndim == 4:  # a CPU runs depthwise convolutions faster this way
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        return modules
 
     def _segment(
         self,
         segment: Segment,
-        modules: nn.ModuleDict,
+        modules: TrainedModules,
         checkpoint: Checkpoint,
         train: ImageSet,
         val: ImageSet,
@@ -190,14 +192,13 @@ class _Training:
         state = checkpoint.state if segment.index == checkpoint.segment else SegmentState()
         if state.epoch == 0:
             self._begin(segment, modules, train)
-        name = {"features": "classifier", "twin": "twin"}.get(segment.name, "network")
-        model, training = modules[name], self.config.training
+        model, training = modules.learning_in(segment.name), self.config.training
         task = SegmentTask(
             name=segment.name,
             number=segment.index,
             epochs=segment.epochs,
             network=model,
-            step=self._step(segment, model, train),
+            step=self._step(model, train),
             groups=segment.parameter_groups(model, training),
             frozen=segment.frozen(model),
             patience=training.patience,
@@ -224,33 +225,31 @@ class _Training:
         checkpoint.segment, checkpoint.state = segment.index + 1, SegmentState()
         checkpoint.save(modules)
 
-    def _begin(self, segment: Segment, modules: nn.ModuleDict, train: ImageSet) -> None:
+    def _begin(self, segment: Segment, modules: TrainedModules, train: ImageSet) -> None:
         """Deterministic steps between segments; repeated by a resume before the first epoch."""
-        if segment.name == "twin":
-            modules["twin"].load_state_dict(modules["classifier"].state_dict())
+        if segment.name == "twin" and modules.twin is not None:
+            modules.twin.load_state_dict(modules.classifier.state_dict())
         first_with_prototypes = "warm" if self.config.training.warm_epochs else "joint"
         if segment.name == first_with_prototypes and self.config.model.initialization == "kmeans":
-            start_prototypes(
-                modules["network"], modules["classifier"], train, seed=self.config.seed
-            )
+            start_prototypes(modules.network, modules.classifier, train, seed=self.config.seed)
 
     def _step(
-        self, segment: Segment, model: nn.Module, train: ImageSet
+        self, model: ProtoPNet | PlainClassifier, train: ImageSet
     ) -> Callable[[Tensor, Tensor], dict[str, Tensor]]:
         training = self.config.training
         weights = None
         if training.class_weights:
             weights = torch.tensor(class_weights(train.labels, len(self.config.data.classes or ())))
             weights = weights.to(self.device)
-        if segment.trains_classifier:
+        if isinstance(model, PlainClassifier):
             return classifier_step(model, weights)
         return prototype_step(
             model, cluster=training.cluster, separation=training.separation, class_weights=weights
         )
 
-    def _finish(self, modules: nn.ModuleDict, train: ImageSet, val: ImageSet) -> RunFolder:
+    def _finish(self, modules: TrainedModules, train: ImageSet, val: ImageSet) -> RunFolder:
         """Projection, last layer, evaluation, report, model file: in memory first, model last."""
-        network: ProtoPNet = modules["network"].float().eval()
+        network = modules.network.float().eval()
         self._place_cells(network, train)
         result = project_prototypes(network, train.batches(32), train.image)
         if result.dropped:
@@ -271,9 +270,9 @@ class _Training:
         )
         sources_to_table(sources).to_parquet(self.out / "prototypes.parquet", index=False)
         write_pictures(self.out / "prototypes", sources, train)
-        twin = modules["twin"].eval() if self.twin else None
+        twin = modules.twin
         if twin is not None:
-            _save_twin(self.out, twin)
+            _save_twin(self.out, twin.eval())
         test = self._load("test")
         evaluation = evaluate_model(
             network, twin, classes, sources, train=train, val=val, images=test, split="test"

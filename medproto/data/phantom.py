@@ -177,7 +177,9 @@ def make_phantom_cohort(
             )
             name = f"dicom/img_{patient:04d}_{number}.dcm"
             write_dicom(out / name, image.pixels, patient=patient, number=number, seed=seed)
-            rows.append({"image": name, "label": label, **_mask_columns(out, image, patient, number)})
+            rows.append(
+                {"image": name, "label": label, **_mask_columns(out, image, patient, number)}
+            )
             points[name] = {key: list(place) for key, place in image.points.items()}
     (out / "landmarks.json").write_text(json.dumps(points, indent=1, sort_keys=True) + "\n")
     with (out / "labels.csv").open("w", newline="", encoding="utf-8") as stream:

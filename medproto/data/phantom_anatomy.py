@@ -1,4 +1,4 @@
-"""Synthetic frontal chest radiographs: anatomy as sums of smooth densities. Nothing is of a patient.
+"""Synthetic frontal chest radiographs: anatomy as sums of smooth densities, of no patient.
 
 Symbols: ``n`` side of the square image in pixels. Coordinates ``(y, x)`` run from 0 to 1 from the
 upper left corner; the patient faces the viewer, so the heart lies toward larger ``x``. Densities
@@ -177,10 +177,7 @@ def _lungs(anatomy: Anatomy, y: Plane, x: Plane) -> tuple[Plane, Plane, Plane]:
     hy, hx = 0.645, 0.5 + 0.05
     slant = 0.45 * (y - hy)
     heart = _step(
-        1
-        - np.hypot(
-            (y - hy) / anatomy.heart_height, (x - hx - slant) / anatomy.heart_width
-        ),
+        1 - np.hypot((y - hy) / anatomy.heart_height, (x - hx - slant) / anatomy.heart_width),
         0.22,
     )
     return np.clip(air, 0, 1), heart, np.clip(domes, 0, 1)

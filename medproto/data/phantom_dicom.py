@@ -62,9 +62,7 @@ def _dataset(path: Path, digital: bool, patient: int, number: int, seed: int) ->
         return generate_uid(entropy_srcs=["medproto phantom", *(str(p) for p in (seed, *parts))])
 
     meta = FileMetaDataset()
-    storage = (
-        DigitalXRayImageStorageForPresentation if digital else ComputedRadiographyImageStorage
-    )
+    storage = DigitalXRayImageStorageForPresentation if digital else ComputedRadiographyImageStorage
     meta.MediaStorageSOPClassUID = storage
     meta.MediaStorageSOPInstanceUID = uid("image", patient, number)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian

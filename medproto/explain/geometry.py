@@ -10,6 +10,7 @@ may shift them by half a stride against a naive stretch of the map over the imag
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +46,9 @@ def cells_to_stored(values: Array, grid: CellGrid, placement: Placement) -> Arra
     return _interpolate(values, grid, positions)
 
 
-def _interpolate(values: Array, grid: CellGrid, positions: Sequence[NDArray[np.float64]]) -> Array:
+def _interpolate(
+    values: Array, grid: CellGrid, positions: Sequence[NDArray[np.floating[Any]]]
+) -> Array:
     """Linear interpolation is separable: one small matrix per axis."""
     if tuple(values.shape) != grid.shape:
         raise ValueError(f"values must have shape {list(grid.shape)}, got {list(values.shape)}.")
@@ -57,7 +60,7 @@ def _interpolate(values: Array, grid: CellGrid, positions: Sequence[NDArray[np.f
     return out.astype(np.float32)
 
 
-def _hat_functions(cells: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+def _hat_functions(cells: NDArray[np.floating[Any]], count: int) -> NDArray[np.float64]:
     inside = np.clip(cells, 0, count - 1)
     low = np.minimum(inside.astype(int), max(count - 2, 0))
     weight = inside - low

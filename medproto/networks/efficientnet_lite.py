@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from monai.networks.nets import EfficientNet
@@ -148,10 +149,11 @@ def _sum_stem_over_colors(network: EfficientNet) -> None:
     network._conv_stem = gray
 
 
-def _convolutions(network: EfficientNetLite0) -> Iterator[tuple[nn.Module, nn.Module]]:
+def _convolutions(network: EfficientNetLite0) -> Iterator[tuple[Any, Any]]:
     """Yield (padding, convolution) along the path from the image to the features."""
     yield network.stem_padding, network.stem
     for stage in network.stages:
+        block: Any
         for block in stage.children():
             yield block._depthwise_conv_padding, block._depthwise_conv
 

@@ -257,5 +257,5 @@ def _add_on(
     for layer in layers:
         if isinstance(layer, (nn.Conv2d, nn.Conv3d)):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
+            layer.bias.data.zero_() if layer.bias is not None else None
     return layers, prototype_channels

@@ -145,7 +145,8 @@ def _write_vectors(
 ) -> None:
     for p, candidate in enumerate(chosen):
         features = network.features(images[candidate.row][None])[0]  # [D, *G]
-        network.prototype_layer.vectors[p] = features[(slice(None), *candidate.cell)].float()
+        flat = int(np.ravel_multi_index(candidate.cell, features.shape[1:]))
+        network.prototype_layer.vectors[p] = features.flatten(1)[:, flat].float()
 
 
 @torch.no_grad()

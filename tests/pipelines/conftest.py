@@ -1,9 +1,13 @@
-"""A synthetic case: a gradient with a bright disc, four prototypes, numbers to check by hand."""
+"""A synthetic case with numbers to check by hand, and a small cohort with a run trained on it."""
+
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
+from medproto.data import Cohort, split_cohort
 from medproto.records import (
     BoxFaithfulness,
     Explanation,
@@ -13,7 +17,10 @@ from medproto.records import (
     PrototypeEvidence,
     PrototypeSource,
 )
+from pipelines.config import load_config
 from pipelines.pictures import PrototypePicture
+from pipelines.runs import RunFolder
+from pipelines.train import train
 
 CLASSES = ("normal", "nodule")
 # similarity and weights (normal, nodule) of the prototypes; their class.
@@ -196,3 +203,88 @@ def metrics():
             "zeros": 2,
         },
     }
+
+
+TINY = (
+    "data.image_size=64",
+    "model.stage=3",
+    "model.prototypes_per_class=3",
+    "training.features_epochs=2",
+    "training.warm_epochs=1",
+    "training.joint_epochs=1",
+    "training.batch_size=8",
+)
+
+
+def write_tiny_cohort(folder, *, patients=24, seed=0):
+    """Two 64 x 64 images of each patient: noise, and noise with a bright disc and its mask."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(seed)
+    rows = []
+    for patient in range(patients):
+        for label in ("normal", "blob"):
+            name = f"p{patient:02d}_{label}"
+            pixels = random.uniform(0.2, 0.5, (64, 64))
+            inside = disc(64, 64, random.integers(14, 50, 2), 7) > disc(64, 64, (0, 0), 0)
+            if label == "blob":
+                pixels[inside] += 0.45
+                Image.fromarray((255 * inside).astype(np.uint8)).save(folder / f"{name}_mask.png")
+            Image.fromarray((255 * pixels).astype(np.uint8)).save(folder / f"{name}.png")
+            mask = f"{name}_mask.png" if label == "blob" else ""
+            sex = "F" if patient % 2 else "M"
+            rows.append((f"{name}.png", label, f"P{patient:02d}", sex, mask))
+    table = pd.DataFrame(rows, columns=["image", "label", "patient_id", "sex", "mask"])
+    path = folder / "cohort.csv"
+    split_cohort(Cohort(table, folder), folds=None, seed=seed).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_settings():
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    return load_config(None, TINY)
+
+
+@pytest.fixture(scope="session")
+def tiny_table(tmp_path_factory):
+    """Path of the table of 48 images of 24 fake patients; read only."""
+    return write_tiny_cohort(tmp_path_factory.mktemp("cohort"))
+
+
+@pytest.fixture(scope="session")
+def tiny_cohort(tiny_table):
+    return Cohort.read(tiny_table)
+
+
+@pytest.fixture(scope="session")
+def tiny_path(tiny_cohort, tiny_config, tmp_path_factory):
+    """Folder of a finished run with twin; read only, copy it to change it."""
+    out = tmp_path_factory.mktemp("tiny") / "run"
+    train(tiny_cohort, out, tiny_config, twin=True)
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_path):
+    return RunFolder(tiny_path)
+
+
+@pytest.fixture
+def run_copy(tiny_path, tmp_path):
+    """The tiny run, to be altered; its cohort still names the images of the original."""
+    target = tmp_path / "copy" / "run"
+    shutil.copytree(tiny_path, target)
+    Cohort.read(tiny_path / "cohort.csv", group="group").save(target / "cohort.csv")
+    return target
+
+
+@pytest.fixture
+def blob_image(tiny_run):
+    """Path of a test image with a blob."""
+    table = tiny_run.cohort.table
+    rows = table.index[(table["split"] == "test") & (table["label"] == "blob")]
+    return tiny_run.cohort.image_path(int(rows[0]))

@@ -109,7 +109,9 @@ def test_inverted_storage_is_displayed_alike(cohort):
         left, right = place["apex_left"], place["apex_right"]
         middle = pixels[carina[0] : carina[0] + 15, carina[1] - 2 : carina[1] + 3].mean()
         for apex in (left, right):
-            lung = pixels[int(apex[0]) + 20 : int(apex[0]) + 30, int(apex[1]) - 3 : int(apex[1]) + 3]
+            lung = pixels[
+                int(apex[0]) + 20 : int(apex[0]) + 30, int(apex[1]) - 3 : int(apex[1]) + 3
+            ]
             assert lung.mean() < middle
 
 

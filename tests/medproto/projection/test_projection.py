@@ -58,20 +58,19 @@ def test_equals_brute_force_and_checks_itself(similarity):
         torch.testing.assert_close(vector.detach(), features[(slice(None), *match.cell)])
 
 
+def project_in_batches(size, mode):
+    network, images, labels = make()
+    network.train(mode)
+    groups = [str(i // 2) for i in range(12)]
+    result = project_prototypes(
+        network, batches(images, labels, groups, size), lambda row: images[row]
+    )
+    assert network.training is mode
+    return [(m.row, m.cell) for m in result.matches]
+
+
 def test_independent_of_the_batch_size_and_of_the_mode():
-    results = []
-    for size, mode in ((2, True), (12, False)):
-        network, images, labels = make()
-        network.train(mode)
-        groups = [str(i // 2) for i in range(12)]
-        results.append(
-            project_prototypes(
-                network, batches(images, labels, groups, size), lambda row: images[row]
-            )
-        )
-        assert network.training is mode
-    assert [m.row for m in results[0].matches] == [m.row for m in results[1].matches]
-    assert [m.cell for m in results[0].matches] == [m.cell for m in results[1].matches]
+    assert project_in_batches(2, True) == project_in_batches(12, False)
 
 
 def test_fewer_groups_than_prototypes_leaves_fewer_prototypes():
@@ -99,7 +98,7 @@ def test_a_changed_image_is_noticed_afterwards():
     network, images, labels = make(12, similarity="log")
     original = network.evidence
     network.evidence = lambda x: original(1 - x.flip(-1))  # as if preprocessing had changed
-    with pytest.raises(ProjectionError, match="must score at least 9.20"):
+    with pytest.raises(ProjectionError, match=r"must score at least 9\.20"):
         project_prototypes(
             network, batches(images, labels, [str(i) for i in range(12)]), lambda row: images[row]
         )
