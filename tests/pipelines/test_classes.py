@@ -30,7 +30,9 @@ def test_a_class_that_is_not_there_is_named():
         choose_classes(("a", "b"), ("a", "x"))
 
 
-@pytest.mark.parametrize(("found", "configured"), [(("a",), None), ((), None), (("a", "b"), ("a",))])
+@pytest.mark.parametrize(
+    ("found", "configured"), [(("a",), None), ((), None), (("a", "b"), ("a",))]
+)
 def test_fewer_than_two_classes_are_refused(found, configured):
     with pytest.raises(CohortError, match="at least two classes, got"):
         choose_classes(found, configured)
@@ -42,7 +44,8 @@ def test_a_class_named_twice_counts_once():
 
 
 @pytest.mark.parametrize(
-    ("longest", "size"), [(3000, 192), (192, 192), (191, 192), (64, 64), (28, 28), (29, 32), (5, 16)]
+    ("longest", "size"),
+    [(3000, 192), (192, 192), (191, 192), (64, 64), (28, 28), (29, 32), (5, 16)],
 )
 def test_input_size_is_192_or_the_next_multiple_of_four(longest, size):
     assert choose_image_size(longest) == size

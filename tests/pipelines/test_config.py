@@ -34,7 +34,10 @@ def test_an_empty_file_means_defaults(tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("data.size=1", r"data\.size is not a key\. Known here: augment, classes, image_size, mode"),
+        (
+            "data.size=1",
+            r"data\.size is not a key\. Known here: augment, classes, image_size, mode",
+        ),
         ("date.size=1", r"date is not a key\. Known here: data, last_layer, model, preset, seed"),
         ("data.image_size=4", r"data\.image_size: .*16.*got 4"),
         ("data.image_size=large", r"data\.image_size: .*integer.*got 'large'"),
