@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -21,6 +20,8 @@ from medproto.networks.model_file import write_atomically
 from .engine import SegmentState
 
 __all__ = ["Checkpoint"]
+
+UNREADABLE = "the checkpoint of the unfinished run cannot be read. Train into a new folder."
 
 
 @dataclass
@@ -62,24 +63,35 @@ class Checkpoint:
         """Read the file into this object and ``modules``; ``False`` when there is none yet.
 
         Raises:
-            ModelFileError: if it is unreadable or belongs to another configuration or cohort.
+            ModelFileError: if it is unreadable or belongs to another configuration, cohort or
+                ``--twin``.
         """
         if not self.path.exists():
             return False
+        content = _read(self.path)
         try:
-            content = torch.load(self.path, map_location="cpu", weights_only=True)
             expected = (self.config_digest, self.cohort_digest)
             if (content["config_digest"], content["cohort_digest"]) != expected:
                 raise ModelFileError(
                     "the unfinished run was started with another configuration or cohort; resume "
                     "with the same ones, or train into a new folder."
                 )
+            if content["modules"].keys() != modules.state_dict().keys():
+                raise ModelFileError(
+                    "the unfinished run has other parts than this one; resume with the same "
+                    "setting of --twin, or train into a new folder."
+                )
+            state = SegmentState(**content["state"])
             modules.load_state_dict(content["modules"])
-            self.segment = content["segment"]
-            self.state = SegmentState(**content["state"])
+            self.segment, self.state = content["segment"], state
             self.history = content["history"]
-        except (OSError, RuntimeError, KeyError, TypeError, EOFError, UnpicklingError) as error:
-            raise ModelFileError(
-                "the checkpoint of the unfinished run cannot be read. Train into a new folder."
-            ) from error
+        except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+            raise ModelFileError(UNREADABLE) from error
         return True
+
+
+def _read(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever torch's reader makes of damaged bytes
+        raise ModelFileError(UNREADABLE) from error

@@ -15,7 +15,7 @@ from monai.transforms import Compose, MapTransform
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from medproto.data import Cohort
+from medproto.data import Cohort, read_image
 from medproto.errors import ImageReadError
 from medproto.records import ImageReference, Placement
 from medproto.transforms import augmentation, preprocessing
@@ -63,7 +63,7 @@ class ImageSet:
         """Read and preprocess ``rows``; ``steps`` are the arguments of ``preprocessing``.
 
         Raises:
-            ImageReadError: if an image cannot be read.
+            ImageReadError: if an image cannot be read; its row is named.
         """
         index = {name: k for k, name in enumerate(classes)}
         names = cohort.table["label"].tolist()
@@ -74,7 +74,12 @@ class ImageSet:
             for row, label in zip(rows, labels, strict=True)
         ]
         transform = Compose([*preprocessing(**steps).transforms, _Plain("image")])
-        cache = _read(data, transform)
+        try:
+            cache = CacheDataset(data, transform, num_workers=2, progress=False, copy_cache=False)
+        except RuntimeError as error:  # MONAI wraps the reader's error, which is the one to show
+            if isinstance(error.__cause__, ImageReadError):
+                _name_bad_row(cohort, rows, steps.get("voi", "voi"))
+            raise
         return cls(
             cohort,
             tuple(rows),
@@ -112,14 +117,17 @@ class ImageSet:
             )
 
 
-def _read(data: list[dict[str, Any]], transform: Compose) -> CacheDataset:
-    """Fill the cache; MONAI wraps the reader's error, which is the one to show."""
-    try:
-        return CacheDataset(data, transform, num_workers=2, progress=False, copy_cache=False)
-    except RuntimeError as error:
-        if isinstance(error.__cause__, ImageReadError):
-            raise error.__cause__ from error
-        raise
+def _name_bad_row(cohort: Cohort, rows: Sequence[int], voi: str) -> None:
+    """Raise the error of the first image that cannot be read, with its row."""
+    table = cohort.table
+    for row in rows:
+        try:
+            read_image(cohort.image_path(row), voi=voi)
+        except ImageReadError as error:
+            number = int(table["row"].iloc[row]) if "row" in table.columns else row
+            raise ImageReadError(
+                f"row {number}: {error} See all problems with `medproto cohort check`."
+            ) from error
 
 
 class SeededSampler(Sampler[int]):

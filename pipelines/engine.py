@@ -26,13 +26,19 @@ from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import ROCAUC
 from torch import Tensor, nn
 
+from medproto.errors import MedProtoError
+
 from .datasets import ImageSet, loader
 
-__all__ = ["SegmentRun", "SegmentState", "SegmentTask", "validate"]
+__all__ = ["SegmentRun", "SegmentState", "SegmentTask", "TrainingError", "validate"]
 
 logger = logging.getLogger("medproto.train")
 
 Step = Callable[[Tensor, Tensor], dict[str, Tensor]]
+
+
+class TrainingError(MedProtoError, RuntimeError):
+    """The training diverged: a loss is not finite."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +185,7 @@ class SegmentRun:
         self._optimizer.zero_grad(set_to_none=True)
         images, labels = (batch[key].to(self.device) for key in ("image", "label"))
         terms = self.task.step(images, labels)
+        _check_finite(float(terms["loss"].detach()), self.task.name)
         terms["loss"].backward()
         self._optimizer.step()
         return {key: float(value.detach()) for key, value in terms.items()}
@@ -204,6 +211,7 @@ class SegmentRun:
     def _end_epoch(self, engine: Engine) -> None:
         task, state = self.task, self.state
         scores = validate(task.network, self.val, device=self.device)
+        _check_finite(scores["loss"], task.name)
         state.epoch = engine.state.epoch
         score = scores["auroc"] - 1e-3 * min(scores["loss"], 10.0)
         if score > state.best_score:
@@ -220,10 +228,18 @@ class SegmentRun:
             engine.terminate()
 
 
+def _check_finite(loss: float, segment: str) -> None:
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the loss must be finite, in the segment {segment!r} it is {loss}. Lower "
+            "training.learning_rate_head, _backbone or _joint."
+        )
+
+
 def _quiet(engine: Engine) -> None:
-    """Ignite logs each start and end; the project's own lines say more."""
+    """Ignite logs each start, end and exception; the project's own lines say more."""
     engine.logger = logging.getLogger("medproto.ignite")
-    engine.logger.setLevel(logging.ERROR)
+    engine.logger.setLevel(logging.CRITICAL)
 
 
 def _say(row: dict[str, Any], epochs: int) -> None:

@@ -16,7 +16,7 @@ from medproto.records import PrototypeSource
 
 from .datasets import ImageSet
 
-__all__ = ["describe_sources", "read_gray", "write_pictures"]
+__all__ = ["describe_sources", "write_pictures"]
 
 
 def describe_sources(
@@ -54,12 +54,6 @@ def write_pictures(folder: Path, sources: tuple[PrototypeSource, ...], images: I
         crop = pixels[tuple(slice(a, b) for a, b in zip(source.box.start, source.box.stop))]
         _write_gray(folder / f"p{source.prototype:03d}.png", crop)
         _write_gray(folder / f"p{source.prototype:03d}_source.png", pixels)
-
-
-def read_gray(path: Path) -> NDArray[np.float32]:
-    """Read back an 8-bit PNG as ``[rows, cols]`` in [0, 1]."""
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("L"), dtype=np.float32) / np.float32(255)
 
 
 def _write_gray(path: Path, pixels: NDArray[np.float32]) -> None:

@@ -14,9 +14,9 @@ from medproto.networks.model_file import write_atomically
 from medproto.records import PrototypeSource
 
 from .evaluate import Evaluation
-from .gallery import read_gray
 from .pages import RunReport, run_report
 from .pictures import PrototypePicture
+from .raster import read_gray
 
 __all__ = ["now", "prototype_pictures", "write_report"]
 

@@ -1,6 +1,6 @@
 """The run folder: what a training leaves, and how to read it back.
 
-config.yaml  cohort.csv  history.csv  metrics.json  scores.npz  report.html  figures/
+config.yaml  cohort.csv  history.csv  metrics.json  scores.npz  report.html  twin.safetensors
 prototypes.parquet  prototypes/p000.png  prototypes/p000_source.png
 model.safetensors  model.json (last: a folder without it is no finished run)  checkpoints/
 """

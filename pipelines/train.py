@@ -18,8 +18,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from medproto.data import Cohort, CohortReport, check_cohort
-from medproto.errors import CohortError, ModelFileError
+from medproto.data import Cohort
+from medproto.errors import ModelFileError
 from medproto.last_layer import LastLayerSolution
 from medproto.networks import (
     ModelCard,
@@ -34,8 +34,7 @@ from medproto.projection import project_prototypes
 from medproto.records import PrototypeSource
 
 from .checkpoint import Checkpoint
-from .classes import choose_classes, choose_image_size, choose_stage
-from .config import RunConfig
+from .config import ConfigError, RunConfig
 from .datasets import ImageSet
 from .engine import SegmentRun, SegmentState, SegmentTask
 from .evaluate import Evaluation, evaluate_model
@@ -47,6 +46,7 @@ from .report import write_report
 from .runs import RunFolder, file_digest, sources_to_table, write_json
 from .schedule import Segment, ThreePhaseSchedule
 from .trained_modules import TrainedModules
+from .training_input import find_device, resolve, snapshot, usable
 
 __all__ = ["train"]
 
@@ -69,11 +69,14 @@ def train(
         out: new folder; with ``resume`` the folder of an unfinished run of the same configuration.
         twin: also train the plain classifier, as long in all, for comparison.
         resume: go on from the last finished epoch.
-        device: of the segments trained by gradient; projection and prediction run there too.
+        device: ``cpu`` or ``cuda``, for the segments trained by gradient; everything else runs on
+            the CPU, as prediction does.
 
     Raises:
-        CohortError: if the cohort has problems; the first ones are named.
+        CohortError: if the cohort has problems; the first one is named.
+        ConfigError: if the settings do not fit together, or there is no such device.
         ModelFileError: if ``out`` is taken, or cannot be resumed.
+        TrainingError: if the loss is not finite.
     """
     if (out / "model.json").exists():
         raise ModelFileError("the folder holds a finished run; train into a new one.")
@@ -83,56 +86,11 @@ def train(
             "by --resume."
         )
     torch.set_float32_matmul_precision("highest")
-    cohort, report = _usable(cohort, config)
-    config = _resolve(config, cohort, report)
+    place = find_device(device)
+    cohort, report = usable(cohort, config)
+    config = resolve(config, cohort, report)
     out.mkdir(parents=True, exist_ok=True)
-    snapshot = _snapshot(cohort, report, out)
-    write_atomically(out / "config.yaml", config.to_yaml().encode())
-    return _Training(snapshot, out, config, twin, torch.device(device)).run()
-
-
-def _usable(cohort: Cohort, config: RunConfig) -> tuple[Cohort, CohortReport]:
-    """Keep the configured classes and refuse a cohort with problems."""
-    classes = choose_classes(cohort.classes, config.data.classes)
-    cohort = cohort.select(classes)
-    if "split" not in cohort.table.columns:
-        raise CohortError(
-            "training needs a column `split` with train, val and test. "
-            "Write it with `medproto cohort split COHORT.csv --seed 0 --out COHORT.csv`."
-        )
-    report = check_cohort(cohort)
-    if not report.ok:
-        first = report.problems[0]
-        own = cohort.table["row"] if "row" in cohort.table.columns else None
-        row = first.row if own is None or first.row is None else int(own.iloc[first.row])
-        where = "" if row is None else f"row {row}: "
-        raise CohortError(
-            f"the cohort has {len(report.problems)} problem(s), the first: {where}{first.reason} "
-            "See them all with `medproto cohort check`."
-        )
-    return cohort, report
-
-
-def _resolve(config: RunConfig, cohort: Cohort, report: CohortReport) -> RunConfig:
-    """Fill in what the configuration leaves to the data, so that the saved one is complete."""
-    longest = max(max(r.shape) for r in report.references if r is not None)
-    size = config.data.image_size or choose_image_size(longest)
-    stage = config.model.stage or choose_stage(size)
-    classes = choose_classes(cohort.classes, config.data.classes)
-    data = config.data.model_copy(update={"classes": classes, "image_size": size})
-    model = config.model.model_copy(update={"stage": stage})
-    return config.model_copy(update={"data": data, "model": model})
-
-
-def _snapshot(cohort: Cohort, report: CohortReport, out: Path) -> Cohort:
-    table = cohort.table.copy()
-    if "row" not in table.columns:
-        table["row"] = range(len(table))
-    table["pixel_digest"] = [r.pixel_digest if r else "" for r in report.references]
-    table["synthetic"] = [int(bool(r and r.synthetic)) for r in report.references]
-    table["group"] = cohort.groups()
-    Cohort(table, cohort.root, "group").save(out / "cohort.csv")
-    return Cohort.read(out / "cohort.csv", group="group")
+    return _Training(snapshot(cohort, report, out), out, config, twin, place).run()
 
 
 @dataclass
@@ -151,6 +109,7 @@ class _Training:
         )
         if checkpoint.load(modules):
             logger.info("resumed after %d finished epochs.", len(checkpoint.history))
+        write_atomically(self.out / "config.yaml", self.config.to_yaml().encode())
         schedule = ThreePhaseSchedule.from_config(self.config.training, twin=self.twin)
         for segment in schedule:
             if segment.index >= checkpoint.segment:
@@ -168,13 +127,16 @@ class _Training:
         torch.manual_seed(self.config.seed)
         model, data = self.config.model, self.config.data
         size = data.image_size or 0
-        network = ProtoPNet(
-            2,
-            1,
-            len(data.classes or ()),
-            image_size=(size, size),
-            **model.model_dump(exclude={"initialization"}),
-        )
+        try:
+            network = ProtoPNet(
+                2,
+                1,
+                len(data.classes or ()),
+                image_size=(size, size),
+                **model.model_dump(exclude={"initialization"}),
+            )
+        except ValueError as error:
+            raise ConfigError(f"the settings of the model do not fit together: {error}") from error
         modules = TrainedModules(network, with_twin=self.twin).to(self.device)
         for parameter in modules.parameters():
             if parameter.ndim == 4:  # a CPU runs depthwise convolutions faster this way
@@ -231,7 +193,9 @@ class _Training:
             modules.twin.load_state_dict(modules.classifier.state_dict())
         first_with_prototypes = "warm" if self.config.training.warm_epochs else "joint"
         if segment.name == first_with_prototypes and self.config.model.initialization == "kmeans":
+            modules.cpu()
             start_prototypes(modules.network, modules.classifier, train, seed=self.config.seed)
+            modules.to(self.device)
 
     def _step(
         self, model: ProtoPNet | PlainClassifier, train: ImageSet
@@ -249,7 +213,7 @@ class _Training:
 
     def _finish(self, modules: TrainedModules, train: ImageSet, val: ImageSet) -> RunFolder:
         """Projection, last layer, evaluation, report, model file: in memory first, model last."""
-        network = modules.network.float().eval()
+        network = modules.cpu().network.float().eval()
         self._place_cells(network, train)
         result = project_prototypes(network, train.batches(32), train.image)
         if result.dropped:

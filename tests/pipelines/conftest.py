@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from medproto.data import Cohort, split_cohort
@@ -203,6 +204,15 @@ def metrics():
             "zeros": 2,
         },
     }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """The networks here are too small to share out, and sums keep their order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 TINY = (

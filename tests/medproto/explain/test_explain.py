@@ -203,3 +203,28 @@ def test_grad_cam_on_the_twin_is_the_class_activation_map(network):
     expected = cam.relu() / cam.numel()
     found = GradCam(twin).attribute(image, 1)
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_evidence_of_a_volume():
+    torch.manual_seed(0)
+    size = (32, 32, 32)
+    network = ProtoPNet(3, 1, 2, image_size=size, prototypes_per_class=2, stage=3).eval()
+    stored = (64, 64, 16)
+    placement = Placement(stored, size, (0.5, 0.5, 2.0), (0.0, 0.0, 0.0))
+    reference = ImageReference("sha256:0", stored, "CT", 12, spacing_mm=(1.0, 1.0, 4.0))
+    owned = tuple(
+        PrototypeSource(
+            p, p // 2, "ab"[p // 2], p, f"g{p}", "sha256:1", (0, 0, 0),
+            PixelBox((0, 0, 0), (2, 2, 2)), 0.1, 10.0,
+        )
+        for p in range(4)
+    )  # fmt: skip
+    result = run(
+        network, torch.rand(1, *size), sources=owned, placement=placement, reference=reference
+    )
+    assert result.completeness_error < 1e-4
+    for e in result.evidence:
+        assert all(0 <= a < b <= n for a, b, n in zip(e.box.start, e.box.stop, stored))
+        assert len(e.box_mm) == 6
+        assert len(e.cell) == 3
+    assert GradCam(network).attribute(torch.rand(1, *size), 1).shape == network.grid.shape

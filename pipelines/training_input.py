@@ -1,0 +1,80 @@
+"""What a training starts from: a cohort without problems, a complete configuration, a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from medproto.data import Cohort, CohortReport, check_cohort
+from medproto.errors import CohortError
+
+from .classes import choose_classes, choose_image_size, choose_stage
+from .config import ConfigError, RunConfig
+
+__all__ = ["find_device", "resolve", "snapshot", "usable"]
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device of this name.
+
+    Raises:
+        ConfigError: if there is none on this machine.
+    """
+    if name not in ("cpu", "cuda"):
+        raise ConfigError(f"device must be cpu or cuda, got {name!r}.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "device cuda needs a GPU that torch can use, this machine has none; train on cpu. "
+            "See `medproto doctor`."
+        )
+    return torch.device(name)
+
+
+def usable(cohort: Cohort, config: RunConfig) -> tuple[Cohort, CohortReport]:
+    """Keep the configured classes and return the check of what is left.
+
+    Raises:
+        CohortError: if a class or the column ``split`` is missing, or the check found problems.
+    """
+    classes = choose_classes(cohort.classes, config.data.classes)
+    cohort = cohort.select(classes)
+    if "split" not in cohort.table.columns:
+        raise CohortError(
+            "training needs a column `split` with train, val and test. "
+            "Write it with `medproto cohort split COHORT.csv --seed 0 --out COHORT.csv`."
+        )
+    report = check_cohort(cohort)
+    if not report.ok:
+        first = report.problems[0]
+        own = cohort.table["row"] if "row" in cohort.table.columns else None
+        row = first.row if own is None or first.row is None else int(own.iloc[first.row])
+        where = "" if row is None else f"row {row}: "
+        raise CohortError(
+            f"the cohort has {len(report.problems)} problem(s), the first: {where}{first.reason} "
+            "See them all with `medproto cohort check`."
+        )
+    return cohort, report
+
+
+def resolve(config: RunConfig, cohort: Cohort, report: CohortReport) -> RunConfig:
+    """Fill in what the configuration leaves to the data, so that the saved one is complete."""
+    longest = max(max(r.shape) for r in report.references if r is not None)
+    size = config.data.image_size or choose_image_size(longest)
+    stage = config.model.stage or choose_stage(size)
+    classes = choose_classes(cohort.classes, config.data.classes)
+    data = config.data.model_copy(update={"classes": classes, "image_size": size})
+    model = config.model.model_copy(update={"stage": stage})
+    return config.model_copy(update={"data": data, "model": model})
+
+
+def snapshot(cohort: Cohort, report: CohortReport, out: Path) -> Cohort:
+    """Write ``cohort.csv`` with row, pixel digest and group of each image, and read it back."""
+    table = cohort.table.copy()
+    if "row" not in table.columns:
+        table["row"] = range(len(table))
+    table["pixel_digest"] = [r.pixel_digest if r else "" for r in report.references]
+    table["synthetic"] = [int(bool(r and r.synthetic)) for r in report.references]
+    table["group"] = cohort.groups()
+    Cohort(table, cohort.root, "group").save(out / "cohort.csv")
+    return Cohort.read(out / "cohort.csv", group="group")

@@ -1,0 +1,314 @@
+"""Training as a whole: what it leaves, what it refuses, and how it goes on after a kill."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+import pipelines.train as train_module
+from medproto.data import Cohort
+from medproto.errors import CohortError, ModelFileError
+from pipelines.checkpoint import Checkpoint
+from pipelines.config import ConfigError, load_config
+from pipelines.engine import TrainingError
+from pipelines.runs import RunFolder, sources_from_table, sources_to_table
+from pipelines.train import train
+
+FILES = (
+    "config.yaml",
+    "cohort.csv",
+    "history.csv",
+    "metrics.json",
+    "model.json",
+    "model.safetensors",
+    "prototypes.parquet",
+    "report.html",
+    "scores.npz",
+    "twin.safetensors",
+    "checkpoints/progress.pt",
+)
+
+
+def test_the_run_folder_holds_what_it_promises(tiny_path):
+    for name in FILES:
+        assert (tiny_path / name).stat().st_size > 0, name
+    for p in range(6):
+        assert (tiny_path / "prototypes" / f"p{p:03d}.png").is_file()
+        assert (tiny_path / "prototypes" / f"p{p:03d}_source.png").is_file()
+    assert not [p.name for p in tiny_path.rglob("*") if p.name.startswith(".")]
+
+
+def test_the_card_and_the_configuration_are_complete(tiny_run, tiny_config):
+    card, config = tiny_run.card, tiny_run.config
+    assert card.classes == config.data.classes == ("normal", "blob")
+    assert card.preprocessing == {"spatial_size": [64, 64], "voi": "voi", "mode": "letterbox"}
+    assert card.config_digest == config.digest() != tiny_config.digest()
+    assert card.cohort_digest == tiny_run.cohort.digest
+    assert card.synthetic is False
+    assert card.versions["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert card.backbone_weights.startswith("sha256:")
+
+
+def test_the_snapshot_keeps_row_digest_and_group(tiny_run, tiny_cohort):
+    table = tiny_run.cohort.table
+    assert table["row"].tolist() == list(range(48))
+    assert table["group"].tolist() == tiny_cohort.table["patient_id"].tolist()
+    assert table["pixel_digest"].str.startswith("sha256:").all()
+    assert table["pixel_digest"].is_unique
+    assert tiny_run.cohort.image_path(0).is_file()
+
+
+def test_the_history_has_one_row_an_epoch(tiny_run):
+    history = tiny_run.history
+    assert list(zip(history["segment"], history["epoch"])) == [
+        ("features", 1),
+        ("features", 2),
+        ("twin", 1),
+        ("twin", 2),
+        ("warm", 1),
+        ("joint", 1),
+    ]
+    assert history["val_auroc"].between(0, 1).all()
+    assert (history["loss"] > 0).all()
+    assert history.loc[history["segment"] == "joint", "cluster"].notna().all()
+    assert history.loc[history["segment"] == "twin", "cluster"].isna().all()
+
+
+def test_prototypes_come_from_different_patients_and_know_themselves(tiny_run):
+    quality = tiny_run.metrics["prototypes"]
+    assert quality["unique_groups"] == quality["total"] == 6
+    assert quality["self_similarity_min"] >= 0.9999 * 10
+    table = tiny_run.cohort.table
+    for source in tiny_run.sources:
+        row = table.loc[source.row]
+        assert row["split"] == "train"
+        assert row["label"] == source.class_name == tiny_run.card.classes[source.class_index]
+        assert row["group"] == source.group
+        assert row["pixel_digest"] == source.pixel_digest
+
+
+def test_the_pictures_are_the_pixels_of_the_sources(tiny_run):
+    for source in tiny_run.sources:
+        with Image.open(tiny_run.cohort.image_path(source.row)) as original:
+            whole = np.asarray(original)
+        folder = tiny_run.path / "prototypes"
+        with Image.open(folder / f"p{source.prototype:03d}_source.png") as picture:
+            assert np.array_equal(np.asarray(picture), whole)
+        (top, left), (bottom, right) = source.box.start, source.box.stop
+        with Image.open(folder / f"p{source.prototype:03d}.png") as picture:
+            assert np.array_equal(np.asarray(picture), whole[top:bottom, left:right])
+
+
+def test_the_table_of_prototypes_comes_back(tiny_run, tmp_path):
+    sources_to_table(tiny_run.sources).to_parquet(tmp_path / "p.parquet")
+    assert sources_from_table(pd.read_parquet(tmp_path / "p.parquet")) == tiny_run.sources
+
+
+def test_the_last_layer_is_solved_and_its_scores_give_the_logits(tiny_run):
+    assert tiny_run.metrics["last_layer"]["residual"] <= 1e-6
+    with np.load(tiny_run.path / "scores.npz") as scores:
+        assert scores["train_scores"].shape == (32, 6)
+        assert scores["val_scores"].shape == (6, 6)
+        positions = scores["source_positions"]
+        rows = scores["train_rows"][positions]
+        # On its own source image a prototype scores its bound, which is 10.
+        own = scores["train_scores"][positions, np.arange(6)]
+    assert rows.tolist() == [source.row for source in tiny_run.sources]
+    assert own == pytest.approx([10.0] * 6, abs=1e-3)
+    weights = tiny_run.network.last_layer.weight.detach().numpy()
+    classes = tiny_run.network.prototype_class.numpy()
+    assert (weights[classes, np.arange(6)] >= 0).all()
+
+
+def test_a_finished_or_used_folder_is_refused(tiny_cohort, tiny_config, tiny_path, tmp_path):
+    for resume in (False, True):
+        with pytest.raises(ModelFileError, match="holds a finished run"):
+            train(tiny_cohort, tiny_path, tiny_config, twin=True, resume=resume)
+    (tmp_path / "note.txt").write_text("mine")
+    with pytest.raises(ModelFileError, match="not empty"):
+        train(tiny_cohort, tmp_path, tiny_config)
+    assert [p.name for p in tmp_path.iterdir()] == ["note.txt"]
+
+
+def test_a_cohort_without_split_is_refused(tiny_cohort, tiny_config, tmp_path):
+    bare = Cohort(tiny_cohort.table.drop(columns="split"), tiny_cohort.root)
+    with pytest.raises(CohortError, match="medproto cohort split"):
+        train(bare, tmp_path / "run", tiny_config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_cohort_with_a_problem_is_refused_by_its_own_row(tiny_cohort, tiny_config, tmp_path):
+    table = tiny_cohort.table.copy()
+    other = pd.DataFrame([{**table.loc[0], "label": "other"}])
+    table = pd.concat([other, table], ignore_index=True)
+    table.loc[5, "image"] = "gone.png"
+    cohort = Cohort(table, tiny_cohort.root)
+    config = load_config(None, ["data.classes=[normal,blob]"])
+    with pytest.raises(CohortError, match=r"1 problem\(s\), the first: row 5: .*cohort check") as e:
+        train(cohort, tmp_path / "run", config)
+    assert "gone.png" not in str(e.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_class_is_refused(tiny_cohort, tiny_config, tmp_path):
+    with pytest.raises(CohortError, match="at least two classes, got 1"):
+        train(tiny_cohort.select(["blob"]), tmp_path / "run", tiny_config)
+
+
+def test_settings_that_do_not_fit_together_are_refused(tiny_cohort, tiny_settings, tmp_path):
+    config = load_config(None, [*tiny_settings, "model.top_k=1000"])
+    with pytest.raises(ConfigError, match=r"do not fit together: top_k must be 1 to 64"):
+        train(tiny_cohort, tmp_path / "run", config)
+
+
+@pytest.mark.parametrize("device", ["cuda", "gpu"])
+def test_a_device_that_is_not_there_is_refused(
+    tiny_cohort, tiny_config, tmp_path, monkeypatch, device
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"device .*cpu"):
+        train(tiny_cohort, tmp_path / "run", tiny_config, device=device)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(
+    tiny_cohort, tiny_config, tmp_path, monkeypatch, caplog
+):
+    def broken(model, weights):
+        return lambda images, labels: {"loss": model(images).sum() * float("nan")}
+
+    monkeypatch.setattr(train_module, "classifier_step", broken)
+    with (
+        caplog.at_level(logging.DEBUG),
+        pytest.raises(TrainingError, match=r"must be finite, in the segment 'features'"),
+    ):
+        train(tiny_cohort, tmp_path / "run", tiny_config)
+    assert not [r for r in caplog.records if "terminating" in r.message]
+    assert not (tmp_path / "run" / "model.json").exists()
+
+
+def test_fewer_patients_than_prototypes_drops_the_rest(tiny_cohort, tiny_settings, tmp_path):
+    changes = ("model.prototypes_per_class=20", "model.stage=2", "training.features_epochs=0")
+    changes += ("training.warm_epochs=0", "model.similarity=log", "model.add_on=regular")
+    changes += ("model.initialization=uniform", "training.class_weights=false", "data.mode=stretch")
+    changes += ("model.pretrained=false", "training.patience=1", "data.classes=[blob,normal]")
+    run = train(tiny_cohort, tmp_path / "run", load_config(None, [*tiny_settings, *changes]))
+    # 16 training patients for 40 prototypes.
+    assert run.metrics["prototypes"]["unique_groups"] == run.metrics["prototypes"]["total"] == 16
+    assert run.metrics["twin"] is None
+    assert run.card.classes == ("blob", "normal")
+    assert run.card.backbone_weights is None
+    # log((0 + 1) / (0 + 1e-4)) of the published similarity
+    assert run.metrics["prototypes"]["self_similarity_min"] == pytest.approx(9.2103, abs=1e-3)
+    assert len(run.sources) == 16
+
+
+class _Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("saves", [1, 3])
+def test_a_resumed_run_ends_at_the_same_model(
+    tiny_cohort, tiny_config, tiny_run, tmp_path, monkeypatch, saves
+):
+    done = []
+    original = Checkpoint.save
+
+    def interrupted(self, modules):
+        original(self, modules)
+        done.append(self.segment)
+        if len(done) == saves:
+            raise _Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "save", interrupted)
+        with pytest.raises(_Killed):
+            train(tiny_cohort, tmp_path / "run", tiny_config, twin=True)
+    assert not (tmp_path / "run" / "model.json").exists()
+    with pytest.raises(ModelFileError, match=r"must hold model\.json"):
+        _ = RunFolder(tmp_path / "run").card
+    run = train(tiny_cohort, tmp_path / "run", tiny_config, twin=True, resume=True)
+    assert run.card.model_digest == tiny_run.card.model_digest
+    assert run.metrics == tiny_run.metrics
+    columns = tiny_run.history.columns.drop("seconds")
+    pd.testing.assert_frame_equal(run.history[columns], tiny_run.history[columns])
+
+
+def test_no_model_before_the_evaluation_and_a_resume_finishes(
+    tiny_cohort, tiny_config, tiny_settings, tiny_run, tmp_path, monkeypatch
+):
+    out = tmp_path / "run"
+
+    def fail(*arguments, **options):
+        raise _Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "evaluate_model", fail)
+        with pytest.raises(_Killed):
+            train(tiny_cohort, out, tiny_config, twin=True)
+    assert not (out / "model.json").exists()
+    assert not (out / "model.safetensors").exists()
+    written = (out / "config.yaml").read_text()
+    with pytest.raises(ModelFileError, match="not empty"):
+        train(tiny_cohort, out, tiny_config, twin=True)
+    other = load_config(None, [*tiny_settings, "seed=1"])
+    with pytest.raises(ModelFileError, match="another configuration or cohort"):
+        train(tiny_cohort, out, other, twin=True, resume=True)
+    with pytest.raises(ModelFileError, match="--twin"):
+        train(tiny_cohort, out, tiny_config, resume=True)
+    assert (out / "config.yaml").read_text() == written
+    run = train(tiny_cohort, out, tiny_config, twin=True, resume=True)
+    assert run.card.model_digest == tiny_run.card.model_digest
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+from medproto.data import Cohort
+from pipelines.config import load_config
+from pipelines.train import train
+torch.set_num_threads(1)
+table, out, *settings = sys.argv[1:]
+train(Cohort.read(Path(table)), Path(out), load_config(None, settings), twin=True)
+"""
+
+
+def test_a_killed_process_leaves_no_model_and_is_resumed(
+    tiny_table, tiny_cohort, tiny_config, tiny_settings, tiny_run, tmp_path
+):
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(tiny_table), str(out), *tiny_settings],
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not (out / "checkpoints" / "progress.pt").exists():
+            assert process.poll() is None, "the training ended before it was killed"
+            assert time.monotonic() < deadline, "no checkpoint within a minute"
+            time.sleep(0.005)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert not (out / "model.json").exists()
+    run = train(tiny_cohort, out, tiny_config, twin=True, resume=True)
+    assert (out / "model.json").exists()
+    assert run.card.model_digest == tiny_run.card.model_digest
+
+
+@pytest.mark.gpu
+def test_training_on_a_gpu(tiny_cohort, tiny_config, tmp_path):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    run = train(tiny_cohort, tmp_path / "run", tiny_config, twin=True, device="cuda")
+    assert run.metrics["prototypes"]["self_similarity_min"] >= 0.9999 * 10
