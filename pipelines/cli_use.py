@@ -56,7 +56,7 @@ def predict(
     if bool(images) == (cohort is not None):
         raise typer.BadParameter("give image files or --cohort, one of the two.")
     folder = RunFolder(run)
-    who = actor or getpass.getuser()
+    who = _actor(actor)
     done: list[RecordedPrediction] = []
     failed = 0
     _ = folder.sources  # a broken model is one error, not one for each image
@@ -77,6 +77,20 @@ def predict(
         typer.echo(json.dumps([p.to_json() for p in done], indent=2, allow_nan=False))
     if failed:
         raise typer.Exit(1)
+
+
+def _actor(name: str | None) -> str:
+    """Return who asks, as text that a record can hold; anything else is wrong usage."""
+    from audit.record import check_text
+
+    try:
+        who = getpass.getuser() if name is None else name
+        check_text(who, "--actor")
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    except (KeyError, OSError) as error:  # an account without a name, as in many containers
+        raise typer.BadParameter("this account has no name; say who asks with --actor.") from error
+    return who
 
 
 def _report(

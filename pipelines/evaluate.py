@@ -175,12 +175,18 @@ def evaluate_run(
     if cohort is None:
         target, chosen = own, own.table.index[own.table["split"] == split].tolist()
     else:
-        target = cohort.select([c for c in run.card.classes if c in cohort.classes])
+        shared = [name for name in run.card.classes if name in cohort.classes]
+        if not shared:
+            raise CohortError(
+                f"another cohort must have labels of the run ({', '.join(run.card.classes)}), "
+                f"it has {', '.join(cohort.classes) or 'none'}."
+            )
+        target = cohort.select(shared)
         chosen, split = target.table.index.tolist(), "external"
     if not chosen:
         raise CohortError(
             f"there must be images to evaluate; the split {split!r} has none. "
-            "Splits are train, val and test; another cohort needs the run's class names."
+            "Splits are train, val and test."
         )
     return evaluate_model(
         run.network,

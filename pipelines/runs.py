@@ -68,18 +68,37 @@ class RunFolder:
 
     @cached_property
     def cohort(self) -> Cohort:
-        """The snapshot of the cohort, with the columns ``row``, ``pixel_digest`` and ``group``."""
+        """The snapshot of the cohort, with the columns ``row``, ``pixel_digest`` and ``group``.
+
+        Raises:
+            ModelFileError: if the run is unfinished; a folder that is no run has no cohort either.
+        """
+        _ = self.card
         return Cohort.read(self.path / "cohort.csv", group="group")
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """One row an epoch."""
-        return pd.read_csv(self.path / "history.csv")
+        """One row an epoch.
+
+        Raises:
+            ModelFileError: if the file is missing or damaged.
+        """
+        try:
+            return pd.read_csv(self.path / "history.csv")
+        except (OSError, ValueError) as error:
+            raise _unreadable("history.csv") from error
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """What ``metrics.json`` says."""
-        return json.loads((self.path / "metrics.json").read_text(encoding="utf-8"))
+        """What ``metrics.json`` says.
+
+        Raises:
+            ModelFileError: if the file is missing or damaged.
+        """
+        try:
+            return json.loads((self.path / "metrics.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise _unreadable("metrics.json") from error
 
     @cached_property
     def sources(self) -> tuple[PrototypeSource, ...]:
@@ -88,13 +107,20 @@ class RunFolder:
         Raises:
             ModelFileError: if the table is missing or not the one that the model card names.
         """
+        expected = self.card.prototypes_digest
         path = self.path / "prototypes.parquet"
-        if not path.is_file() or file_digest(path) != self.card.prototypes_digest:
+        if not path.is_file() or file_digest(path) != expected:
             raise ModelFileError(
                 "prototypes.parquet must have the digest that stands in model.json; it is missing "
                 "or was altered after training. Restore it from a copy."
             )
         return sources_from_table(pd.read_parquet(path))
+
+
+def _unreadable(name: str) -> ModelFileError:
+    return ModelFileError(
+        f"the run folder must hold {name}, which is missing or damaged. Restore it from a copy."
+    )
 
 
 def sources_to_table(sources: Sequence[PrototypeSource]) -> pd.DataFrame:

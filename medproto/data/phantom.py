@@ -6,7 +6,8 @@ table. The same seed gives the same bytes.
 Layout: ``dicom/*.dcm``, ``masks/*.png`` (255 inside a finding), ``labels.csv`` (``image``,
 ``label``, ``mask``, ``box``, ``synthetic``; paths relative to the folder, box as
 ``row0,col0,row1,col1``, zero-based, end exclusive) and ``landmarks.json`` (anatomical points and
-markers, ``[row, column]`` positions in stored pixels).
+the side marker, ``[row, column]`` positions in stored pixels; ``shortcut``, where it is burned in,
+as a box like those of the table).
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
+
+from medproto.records import PixelBox
 
 from .phantom_anatomy import Anatomy, Pose, draw_scene
 from .phantom_dicom import write_dicom
@@ -43,11 +46,13 @@ class PhantomImage:
         pixels: ``[rows, cols]`` uint16 of 12 bits, larger = brighter.
         mask: ``[rows, cols]`` bool, the finding; empty for a normal image.
         points: name -> ``(row, column)`` position in stored pixels.
+        shortcut: the pixels of the marker that betrays the class, ``None`` without one.
     """
 
     pixels: NDArray[np.uint16]
     mask: NDArray[np.bool_]
     points: dict[str, tuple[float, float]]
+    shortcut: PixelBox | None = None
 
 
 def draw_phantom(
@@ -78,9 +83,9 @@ def draw_phantom(
         density = density + added
     film = _expose(density, of_exposure)
     points = {name: (y * size, x * size) for name, (y, x) in scene.landmarks.items()}
-    points |= _burn_markers(film, of_markers, shortcut)
+    points["side_marker"], box = _burn_markers(film, of_markers, shortcut)
     pixels = np.round(np.clip(film, 0, 1) * (2**BITS - 1)).astype(np.uint16)
-    return PhantomImage(pixels, mask, points)
+    return PhantomImage(pixels, mask, points, box)
 
 
 def _expose(density: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
@@ -111,28 +116,35 @@ def _collimate(film: NDArray[np.float64], rng: np.random.Generator) -> None:
 
 def _burn_markers(
     film: NDArray[np.float64], rng: np.random.Generator, shortcut: bool
-) -> dict[str, tuple[float, float]]:
-    """Burn in the side marker, and the shortcut if asked; return the places of their centres."""
+) -> tuple[tuple[float, float], PixelBox | None]:
+    """Burn in the side marker, and the shortcut if asked; return the former's centre of ink and
+    the latter's box."""
     size = len(film)
-    points = {}
     y, x = rng.uniform(0.05, 0.12) * size, rng.uniform(0.05, 0.12) * size
-    points["side_marker"] = _burn(film, MARKER, y, x, size * 0.055)
+    rows, cols = _burn(film, MARKER, y, x, size * 0.055)
+    center = (float(rows.mean() + 0.5), float(cols.mean() + 0.5))
+    if not shortcut:
+        return center, None
     y, x = rng.uniform(0.05, 0.10) * size, rng.uniform(0.74, 0.80) * size
-    if shortcut:
-        points["shortcut"] = _burn(film, SHORTCUT_MARKER, y, x, size * 0.03)
-    return points
+    return center, _box(*_burn(film, SHORTCUT_MARKER, y, x, size * 0.03))
 
 
 def _burn(
     film: NDArray[np.float64], text: str, row: float, col: float, height: float
-) -> tuple[float, float]:
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Write ``text`` into ``film``; return rows and columns of the inked pixels."""
     font = ImageFont.load_default(size=max(6, round(height)))
     picture = Image.new("L", (film.shape[1], film.shape[0]))
     ImageDraw.Draw(picture).text((col, row), text, fill=255, font=font)
     ink = np.asarray(picture) / 255.0
     film[:] = np.maximum(film, ink)
     rows, cols = np.nonzero(ink)
-    return float(rows.mean() + 0.5), float(cols.mean() + 0.5)
+    return rows, cols
+
+
+def _box(rows: NDArray[np.intp], cols: NDArray[np.intp]) -> PixelBox:
+    """Smallest box around pixels."""
+    return PixelBox((int(rows.min()), int(cols.min())), (int(rows.max()) + 1, int(cols.max()) + 1))
 
 
 def make_phantom_cohort(
@@ -164,6 +176,8 @@ def make_phantom_cohort(
     for name in ("dicom", "masks"):
         (out / name).mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
+    # A stream of its own: with and without the shortcut the cohort is else the same.
+    of_shortcut = np.random.default_rng(np.random.SeedSequence([seed, 5]))
     rows: list[dict[str, Any]] = []
     points: dict[str, Any] = {}
     for patient in range(patients):
@@ -171,7 +185,7 @@ def make_phantom_cohort(
         label = classes[patient % len(classes)]
         for number in range(int(rng.integers(images_per_patient[0], images_per_patient[1] + 1))):
             rate = SHORTCUT_RATE if label != "normal" else 1 - SHORTCUT_RATE
-            marked = shortcut and bool(rng.random() < rate)
+            marked = shortcut and bool(of_shortcut.random() < rate)
             image = draw_phantom(
                 anatomy, label, size=size, seed=[seed, 2, patient, number], shortcut=marked
             )
@@ -181,6 +195,8 @@ def make_phantom_cohort(
                 {"image": name, "label": label, **_mask_columns(out, image, patient, number)}
             )
             points[name] = {key: list(place) for key, place in image.points.items()}
+            if image.shortcut is not None:
+                points[name]["shortcut"] = image.shortcut.to_list()
     (out / "landmarks.json").write_text(json.dumps(points, indent=1, sort_keys=True) + "\n")
     with (out / "labels.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, ["image", "label", "mask", "box", "synthetic"])
@@ -211,6 +227,5 @@ def _mask_columns(out: Path, image: PhantomImage, patient: int, number: int) -> 
         return {"mask": "", "box": "", "synthetic": 1}
     name = f"masks/img_{patient:04d}_{number}.png"
     Image.fromarray(image.mask.astype(np.uint8) * 255).save(out / name)
-    rows, cols = (np.nonzero(image.mask.any(axis=axis))[0] for axis in (1, 0))
-    box = [rows[0], cols[0], rows[-1] + 1, cols[-1] + 1]
-    return {"mask": name, "box": ",".join(str(int(v)) for v in box), "synthetic": 1}
+    box = _box(*np.nonzero(image.mask)).to_list()
+    return {"mask": name, "box": ",".join(str(v) for v in box), "synthetic": 1}

@@ -12,17 +12,29 @@ brightness does not tell the classes apart. It is no model of physics or disease
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
+from scipy.optimize import brentq
+from scipy.special import expit
 
 __all__ = ["Anatomy", "Pose", "Scene", "draw_scene"]
 
 Plane = NDArray[np.float64]
+FloatOrPlane = TypeVar("FloatOrPlane", float, Plane)
 LUNG_DEPTH = 0.40
 """How much darker aerated lung is than the chest wall in front of and behind it."""
+BACK_REACH, FRONT_REACH, CLAVICLE_REACH = 0.07, 0.12, 0.09
+"""Distance from a bone's middle line beyond which nothing of it is drawn."""
+SIDE_REACH = 0.08
+"""Distance beyond the midline at which a lung and its diaphragm have faded out."""
+HEART_Y, HEART_X, HEART_SLANT = 0.645, 0.55, 0.45
+"""Middle of the heart, and how far its axis leans to the patient's left on the way down."""
+LUNG_SQUARENESS = 2.4
+"""Exponent of the lungs' superellipse; 2 is an ellipse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +152,7 @@ def draw_scene(anatomy: Anatomy, pose: Pose, n: int) -> Scene:
 
 def _step(value: Plane, width: float) -> Plane:
     """Smooth step from 0 to 1 over about ``width``."""
-    return 1 / (1 + np.exp(-np.clip(value / width * 4, -40, 40)))
+    return expit(value * (4 / width))
 
 
 def _cylinder(y: Plane, x: Plane) -> Plane:
@@ -154,7 +166,7 @@ def _body(anatomy: Anatomy, y: Plane, x: Plane) -> Plane:
     return _step(trunk - np.abs(x - 0.5), 0.012)
 
 
-def _dome(anatomy: Anatomy, x: Plane, side: int) -> Plane:
+def _dome(anatomy: Anatomy, x: FloatOrPlane, side: int) -> FloatOrPlane:
     """Height ``y`` of a diaphragm; the right one stands higher."""
     center = 0.5 + side * anatomy.lung_gap
     level = anatomy.diaphragm + (0.02 if side > 0 else 0.0)
@@ -166,20 +178,20 @@ def _lungs(anatomy: Anatomy, y: Plane, x: Plane) -> tuple[Plane, Plane, Plane]:
     air = np.zeros_like(y)
     domes = np.zeros_like(y)
     for side in (-1, 1):
-        u = (x - 0.5 - side * anatomy.lung_gap) / anatomy.lung_width
-        v = (y - anatomy.lung_center) / anatomy.lung_height
+        near = side * (x - 0.5) > -SIDE_REACH
+        x_near, y_near = x[near], y[near]
+        u = (x_near - 0.5 - side * anatomy.lung_gap) / anatomy.lung_width
+        v = (y_near - anatomy.lung_center) / anatomy.lung_height
         taper = 1 - 0.30 * np.clip(-v, 0, 1) ** 2  # narrower toward the apex
-        radius = (np.abs(u / taper) ** 2.4 + np.abs(v) ** 2.4) ** (1 / 2.4)
-        above = _step(_dome(anatomy, x, side) - y, 0.012)
-        half = _step(side * (x - 0.5), 0.01)
-        air += _step(1 - radius, 0.10) * above * half
-        domes += (1 - above) * half
-    hy, hx = 0.645, 0.5 + 0.05
-    slant = 0.45 * (y - hy)
-    heart = _step(
-        1 - np.hypot((y - hy) / anatomy.heart_height, (x - hx - slant) / anatomy.heart_width),
-        0.22,
-    )
+        power = LUNG_SQUARENESS
+        radius = (np.abs(u / taper) ** power + np.abs(v) ** power) ** (1 / power)
+        above = _step(_dome(anatomy, x_near, side) - y_near, 0.012)
+        half = _step(side * (x_near - 0.5), 0.01)
+        air[near] += _step(1 - radius, 0.10) * above * half
+        domes[near] += (1 - above) * half
+    v = y - HEART_Y
+    u = x - HEART_X - HEART_SLANT * v
+    heart = _step(1 - np.hypot(v / anatomy.heart_height, u / anatomy.heart_width), 0.22)
     return np.clip(air, 0, 1), heart, np.clip(domes, 0, 1)
 
 
@@ -197,26 +209,34 @@ def _ribs(anatomy: Anatomy, y: Plane, x: Plane) -> Plane:
     """Posterior ribs fall outward and have bright edges; anterior ribs are faint and rise."""
     out = np.zeros_like(y)
     lateral = np.abs(x - 0.5)
+    falling = y - 1.2 * (lateral - 0.12) ** 2 - anatomy.rib_slope * (lateral - 0.12)
+    rising = y - 0.16 + 0.55 * (lateral - 0.15)
+    seen = _step(lateral - 0.05, 0.02) * _step(0.41 - lateral, 0.03)
+    shown = _step(lateral - 0.14, 0.05) * _step(0.40 - lateral, 0.03) * _step(0.62 - y, 0.1)
     for i in range(10):
         start = anatomy.rib_start + i * anatomy.rib_step
-        bend = 1.2 * (lateral - 0.12) ** 2
-        back = y - start - bend - anatomy.rib_slope * (lateral - 0.12)
         width = 0.017 + 0.0006 * i
-        seen = _step(lateral - 0.05, 0.02) * _step(0.41 - lateral, 0.03)
-        plate = _step(width - np.abs(back), 0.006)
-        edge = np.exp(-(((np.abs(back) - width) / 0.0035) ** 2))
-        out += seen * (0.052 * plate + 0.022 * edge)
-        front = y - start - 0.16 + 0.55 * (lateral - 0.15)
-        shown = _step(lateral - 0.14, 0.05) * _step(0.40 - lateral, 0.03)
-        out += 0.022 * shown * _step(0.022 - np.abs(front), 0.012) * _step(0.62 - y, 0.1)
+        # Bands of a few percent of the image: beyond the reach a rib adds less than 1e-12.
+        near = np.abs(falling - start) < BACK_REACH
+        back = np.abs(falling[near] - start)
+        plate = _step(width - back, 0.006)
+        edge = np.exp(-(((back - width) / 0.0035) ** 2))
+        out[near] += seen[near] * (0.052 * plate + 0.022 * edge)
+        near = np.abs(rising - start) < FRONT_REACH
+        front = np.abs(rising[near] - start)
+        out[near] += 0.022 * shown[near] * _step(0.022 - front, 0.012)
     return out
 
 
 def _clavicles(anatomy: Anatomy, y: Plane, x: Plane) -> Plane:
     lateral = np.abs(x - 0.5)
     axis = anatomy.shoulder + 0.085 - 0.22 * (lateral - 0.05) + 0.6 * (lateral - 0.2) ** 2
-    seen = _step(lateral - 0.045, 0.01) * _step(0.36 - lateral, 0.03)
-    return 0.10 * seen * _step(0.016 - np.abs(y - axis), 0.008)
+    off = np.abs(y - axis)
+    near = off < CLAVICLE_REACH
+    seen = _step(lateral[near] - 0.045, 0.01) * _step(0.36 - lateral[near], 0.03)
+    out = np.zeros_like(y)
+    out[near] = 0.10 * seen * _step(0.016 - off[near], 0.008)
+    return out
 
 
 def _stomach_bubble(anatomy: Anatomy, y: Plane, x: Plane) -> Plane:
@@ -263,15 +283,34 @@ def _texture(seed: int, n: int) -> Plane:
 
 
 def _landmarks(anatomy: Anatomy, pose: Pose) -> dict[str, tuple[float, float]]:
+    """Points of the drawn contours, where air or heart has half of its density."""
     top = anatomy.lung_center - anatomy.lung_height
-    outer = anatomy.lung_gap + 0.86 * anatomy.lung_width
+    # The heart is a slanted ellipse: its widest points lie above and below its middle.
+    reach = float(np.hypot(anatomy.heart_width, HEART_SLANT * anatomy.heart_height))
+    rise = HEART_SLANT * anatomy.heart_height**2 / reach
     points = {
         "apex_right": (top, 0.5 - anatomy.lung_gap),
         "apex_left": (top, 0.5 + anatomy.lung_gap),
-        "costophrenic_right": (anatomy.diaphragm + 0.06, 0.5 - outer),
-        "costophrenic_left": (anatomy.diaphragm + 0.08, 0.5 + outer),
+        "costophrenic_right": _costophrenic(anatomy, -1),
+        "costophrenic_left": _costophrenic(anatomy, 1),
         "carina": (0.40, 0.5),
-        "heart_border_left": (0.665, 0.555 + anatomy.heart_width),
-        "heart_border_right": (0.665, 0.555 - anatomy.heart_width),
+        "heart_border_left": (HEART_Y + rise, HEART_X + reach),
+        "heart_border_right": (HEART_Y - rise, HEART_X - reach),
     }
     return {name: pose.to_image(*point) for name, point in points.items()}
+
+
+def _costophrenic(anatomy: Anatomy, side: int) -> tuple[float, float]:
+    """Where the outer wall of a lung meets its diaphragm."""
+
+    def wall(share: float) -> tuple[float, float]:
+        bulge = (1 - share**LUNG_SQUARENESS) ** (1 / LUNG_SQUARENESS)
+        y = anatomy.lung_center + share * anatomy.lung_height
+        return y, 0.5 + side * (anatomy.lung_gap + bulge * anatomy.lung_width)
+
+    def above_dome(share: float) -> float:
+        y, x = wall(share)
+        return _dome(anatomy, x, side) - y
+
+    # Without a crossing the lung ends on its own, above the diaphragm: its lowest point then.
+    return wall(1.0 if above_dome(1.0) > 0 else float(brentq(above_dome, 0.0, 1.0)))

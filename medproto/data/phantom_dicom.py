@@ -27,7 +27,8 @@ def write_dicom(
 ) -> None:
     """Write one image; what varies between files depends on the numbers given alone.
 
-    Half of the patients are CR with PixelSpacing, half DX with ImagerPixelSpacing. About 30 % are
+    About half of the patients are CR with PixelSpacing, half DX with ImagerPixelSpacing; chance
+    decides, for the order of the patients goes with their class. About 30 % of the images are
     MONOCHROME1, 20 % have no window, 20 % are RLE compressed.
 
     Args:
@@ -37,8 +38,11 @@ def write_dicom(
         seed: of the cohort; makes the UIDs.
     """
     rng = np.random.default_rng(np.random.SeedSequence([seed, 3, patient, number]))
-    digital = patient % 2 == 1
+    of_patient = np.random.default_rng(np.random.SeedSequence([seed, 4, patient]))
+    digital = bool(of_patient.random() < 0.5)
     ds = _dataset(path, digital, patient, number, seed)
+    # Between the years 2000 and 2027, so that no date is a day on which something was done.
+    ds.StudyDate = str(np.datetime64("2000-01-01") + of_patient.integers(10_000)).replace("-", "")
     spacing = [SPACING_AT_512 * 512 / len(pixels)] * 2
     if digital:
         ds.ImagerPixelSpacing = spacing
@@ -75,7 +79,7 @@ def _dataset(path: Path, digital: bool, patient: int, number: int, seed: int) ->
     ds.PatientBirthDate = ""
     ds.StudyInstanceUID = uid("study", patient)
     ds.SeriesInstanceUID = uid("series", patient)
-    ds.StudyDate, ds.StudyTime = "20000101", "120000"
+    ds.StudyTime = "120000"
     ds.Modality, ds.BodyPartExamined, ds.ViewPosition = ("DX" if digital else "CR"), "CHEST", "PA"
     ds.InstanceNumber = number + 1
     ds.BurnedInAnnotation = "YES"

@@ -42,17 +42,30 @@ def plant(kind: str, lungs: Mask, rng: np.random.Generator) -> tuple[Plane, Mask
     # As far from the lung's border as its own radius, or the deepest place there is.
     rows, cols = np.nonzero(distance >= min(radius, 0.95 * distance.max()))
     chosen = int(rng.integers(len(rows)))
-    y, x = np.mgrid[0:n, 0:n]
-    angle = np.arctan2(y - rows[chosen], x - cols[chosen])
-    bumps = rng.uniform(0, 2 * np.pi, 2)
-    outline = 1 + 0.07 * np.sin(2 * angle + bumps[0]) + 0.05 * np.sin(3 * angle + bumps[1])
-    share = np.hypot(y - rows[chosen], x - cols[chosen]) / (radius * outline)
+    share = _share(n, (int(rows[chosen]), int(cols[chosen])), radius, rng)
     mask = (share < 1) & lungs
     if kind == "nodule":
         # Path through a ball, flattened: dense inside, a clear but not a hard edge.
         profile = np.clip(1 - share**2, 0, 1) ** 0.35
         return rng.uniform(*NODULE_DENSITY) * profile * mask, mask
     return PATCH_DENSITY * _net(n, rng) * np.clip(1 - share**2, 0, 1) ** 0.25 * mask, mask
+
+
+def _share(n: int, center: tuple[int, int], radius: float, rng: np.random.Generator) -> Plane:
+    """Distance from ``center`` as a share of a bumpy outline's radius there; ``[n, n]``.
+
+    Infinite far outside, where it is not needed.
+    """
+    reach = int(1.2 * radius) + 1  # the outline bulges by at most 12 %
+    rows, cols = (np.s_[max(c - reach, 0) : min(c + reach + 1, n)] for c in center)
+    y, x = np.mgrid[rows, cols]
+    y, x = y - center[0], x - center[1]
+    angle = np.arctan2(y, x)
+    bumps = rng.uniform(0, 2 * np.pi, 2)
+    outline = 1 + 0.07 * np.sin(2 * angle + bumps[0]) + 0.05 * np.sin(3 * angle + bumps[1])
+    share = np.full((n, n), np.inf)
+    share[rows, cols] = np.hypot(y, x) / (radius * outline)
+    return share
 
 
 def _net(n: int, rng: np.random.Generator) -> Plane:

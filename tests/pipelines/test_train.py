@@ -269,13 +269,22 @@ def test_no_model_before_the_evaluation_and_a_resume_finishes(
     assert run.card.model_digest == tiny_run.card.model_digest
 
 
+# It stops before the third epoch, so that it cannot be done before it is killed.
 SCRIPT = """
 import sys
+import time
 from pathlib import Path
 import torch
 from medproto.data import Cohort
+from pipelines.checkpoint import Checkpoint
 from pipelines.config import load_config
 from pipelines.train import train
+original, saves = Checkpoint.save, []
+def save(self, modules):
+    if len(saves) == 2:
+        time.sleep(600)
+    saves.append(original(self, modules))
+Checkpoint.save = save
 torch.set_num_threads(1)
 table, out, *settings = sys.argv[1:]
 train(Cohort.read(Path(table)), Path(out), load_config(None, settings), twin=True)

@@ -14,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from medproto.data import read_image, read_mask
 from medproto.data.phantom import draw_phantom, make_phantom_cohort
 from medproto.data.phantom_anatomy import Anatomy, Pose, draw_scene
+from medproto.data.phantom_dicom import write_dicom
 from medproto.data.phantom_findings import plant
 
 
@@ -131,11 +132,85 @@ def test_landmarks_lie_as_in_a_frontal_film(cohort):
     _, rows, points = cohort
     for row in rows:
         p = points[row["image"]]
-        assert all(0 <= v <= 128 for name in p for v in p[name])
+        assert all(0 <= v <= 128 for place in p.values() for v in place)
         for side in ("left", "right"):
             assert p[f"apex_{side}"][0] < p["carina"][0] < p[f"costophrenic_{side}"][0]
         assert p["costophrenic_right"][1] < p["carina"][1] < p["costophrenic_left"][1]
         assert p["heart_border_right"][1] < p["heart_border_left"][1]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_landmarks_lie_on_the_drawn_organs(seed):
+    """Against the lungs as drawn: the contour is near, and no lung lies beyond the landmark."""
+    rng = np.random.default_rng(seed)
+    scene, n = draw_scene(Anatomy.draw(rng), Pose.draw(rng), 256), 256
+    rows, cols = (axis / n for axis in np.nonzero(scene.lungs))
+    for name, (y, x) in scene.landmarks.items():
+        assert scene.body[int(y * n), int(x * n)], name
+        nearest = np.hypot(rows - y, cols - x).min()
+        outward = {"right": -1, "left": 1}.get(name.split("_")[-1], 0)
+        if name.startswith("apex"):
+            assert nearest < 0.035
+            assert not (rows[outward * (cols - 0.5) > 0] < y - 0.01).any()
+        elif name.startswith("costophrenic"):
+            assert nearest < 0.025
+            assert not ((rows > y + 0.01) & (outward * (cols - x) > 0.01)).any()
+        elif name.startswith("heart"):
+            assert nearest < 0.045
+            level = (np.abs(rows - y) < 0.01) & (outward * (cols - 0.5) > 0)
+            assert (outward * (cols[level] - x)).min() > -0.02
+
+
+def test_nothing_in_the_header_tells_the_classes_apart(tmp_path):
+    """Modality and spacing once went with the parity of the patient's number, as the class does."""
+    labels = make_phantom_cohort(tmp_path, patients=40, images_per_patient=(1, 1), size=64)
+    share = {"normal": [], "nodule": []}
+    with labels.open(newline="") as stream:
+        for row in csv.DictReader(stream):
+            ds = pydicom.dcmread(tmp_path / row["image"], stop_before_pixels=True)
+            flags = [ds.Modality == "DX", ds.PhotometricInterpretation == "MONOCHROME1"]
+            flags += ["WindowCenter" in ds, ds.PatientSex == "F", int(ds.StudyDate) > 20130901]
+            share[row["label"]].append(flags)
+    # Of 20 coin throws a class, 4 to 16 heads fail less than once in 300; a copied class does.
+    normal, nodule = (np.mean(share[name], axis=0) for name in ("normal", "nodule"))
+    assert (np.abs(normal - nodule) < 0.5).all()
+    assert 0.2 <= normal[0] <= 0.8
+    assert 0.2 <= nodule[0] <= 0.8
+
+
+def test_both_photometric_interpretations_display_the_same_picture(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 4096, (64, 64), dtype=np.uint16)
+    stored = {}
+    for number in range(20):
+        write_dicom(tmp_path / f"{number}.dcm", pixels, patient=0, number=number, seed=0)
+        ds = pydicom.dcmread(tmp_path / f"{number}.dcm")
+        stored[ds.PhotometricInterpretation] = ds.pixel_array
+        shown = read_image(tmp_path / f"{number}.dcm", voi="full-range").pixels
+        np.testing.assert_allclose(shown, pixels / 4095, atol=1e-6)
+    np.testing.assert_array_equal(stored["MONOCHROME2"], pixels)
+    np.testing.assert_array_equal(stored["MONOCHROME1"], 4095 - pixels)
+
+
+def test_shortcut_box_holds_the_marker_and_nothing_else_changes(tmp_path):
+    """The cohort with the shortcut is the one without it, but for the pixels in the boxes."""
+    points = {}
+    for name, shortcut in (("plain", False), ("marked", True)):
+        make_phantom_cohort(tmp_path / name, patients=8, size=128, seed=2, shortcut=shortcut)
+        points[name] = json.loads((tmp_path / name / "landmarks.json").read_text())
+    assert points["plain"].keys() == points["marked"].keys()
+    boxes = 0
+    for image in points["plain"]:
+        plain, marked = (read_image(tmp_path / name / image).pixels for name in ("plain", "marked"))
+        box = points["marked"][image].pop("shortcut", None)
+        assert points["plain"][image] == points["marked"][image]
+        changed = plain != marked
+        if box is not None:
+            boxes += 1
+            row0, col0, row1, col1 = box
+            assert changed[row0:row1, col0:col1].any()
+            changed[row0:row1, col0:col1] = False
+        assert not changed.any()
+    assert boxes > 3
 
 
 def test_shortcut_goes_with_the_class(cohort):
