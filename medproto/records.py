@@ -13,11 +13,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 __all__ = [
     "BoxFaithfulness",
     "CellGrid",
     "Explanation",
+    "HeadKind",
     "ImageReference",
     "PixelBox",
     "Placement",
@@ -25,6 +27,9 @@ __all__ = [
     "PrototypeEvidence",
     "PrototypeSource",
 ]
+
+HeadKind = Literal["multiclass", "binary", "multilabel", "ordinal"]
+"""What logits mean, see :mod:`medproto.networks.heads`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +236,8 @@ class BoxFaithfulness:
 class PrototypeEvidence:
     """One line of the sum: a prototype, its similarity and its contribution to every class.
 
-    A similarity is not a probability, and a box is not a delineation of a lesion.
+    A similarity is not a probability, and a box is not a delineation of a lesion. Weights and
+    contributions are per logit (:attr:`Prediction.logit_names`).
 
     Args:
         similarity: pooled similarity of the image to the prototype.
@@ -267,6 +273,8 @@ class Prediction:
         probabilities: ``[K]``; the plain softmax unless ``calibrated``.
         model_digest: ``sha256:<hex>`` of the model's tensors.
         dtype: dtype of the backbone, e.g. ``"float32"``.
+        calibrated: a temperature was fitted on validation images.
+        head: what the logits mean.
     """
 
     reference: ImageReference
@@ -276,16 +284,47 @@ class Prediction:
     model_digest: str
     dtype: str = "float32"
     calibrated: bool = False
+    head: HeadKind = "multiclass"
+
+    @property
+    def logit_names(self) -> tuple[str, ...]:
+        """``[K]`` what each logit speaks for: a class or finding, or "above" a grade."""
+        if self.head == "ordinal":
+            return tuple(f"above {name}" for name in self.classes[:-1])
+        return self.classes
 
     @property
     def predicted(self) -> int:
-        """Index of the largest logit."""
+        """Index of the predicted class: the most probable one, the most probable finding, or the
+        median grade (the number of thresholds that are more likely passed than not)."""
+        if self.head == "ordinal":
+            return sum(logit > 0 for logit in self.logits)
         return max(range(len(self.logits)), key=self.logits.__getitem__)
 
     @property
+    def present(self) -> tuple[int, ...]:
+        """Indices of the classes that are called: findings with a positive logit, or the one
+        predicted class."""
+        if self.head == "multilabel":
+            return tuple(k for k, logit in enumerate(self.logits) if logit > 0)
+        return (self.predicted,)
+
+    @property
+    def shown_logit(self) -> int:
+        """Index of the logit whose sum is shown first.
+
+        That of the predicted class; for ``binary`` the one that is not fixed at 0; for ``ordinal``
+        the threshold that was passed last, or the first one if none was.
+        """
+        if self.head == "ordinal":
+            return max(self.predicted - 1, 0)
+        return 1 if self.head == "binary" else self.predicted
+
+    @property
     def label(self) -> str:
-        """Name of the predicted class."""
-        return self.classes[self.predicted]
+        """Name of the predicted class; for ``multilabel`` the present findings."""
+        names = [self.classes[k] for k in self.present]
+        return ", ".join(names) or "none of the findings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +342,6 @@ class Explanation:
     bias: tuple[float, ...]
     completeness_error: float
 
-    def ranked(self, class_index: int) -> tuple[PrototypeEvidence, ...]:
-        """Evidence ordered by its contribution to one class, largest first."""
-        return tuple(sorted(self.evidence, key=lambda e: -e.contributions[class_index]))
+    def ranked(self, logit: int) -> tuple[PrototypeEvidence, ...]:
+        """Evidence ordered by its contribution to one logit, largest first."""
+        return tuple(sorted(self.evidence, key=lambda e: -e.contributions[logit]))

@@ -1,40 +1,43 @@
-"""The convex problem of the last layer: value, gradient, proximal step, certificate.
+"""What the convex problems of the last layer share: penalties, proximal step, certificate.
 
-Symbols: ``N`` images, ``P`` prototypes, ``K`` classes; ``s_i`` the ``[P]`` scores of image ``i``,
-``y_i`` its class, ``c_k`` the weight of class ``k``, ``W`` the ``[K, P]`` weights, ``b`` the
-``[K]`` biases, ``class(p)`` the class that prototype ``p`` belongs to. The problem is::
+Symbols: ``N`` images, ``P`` prototypes, ``M`` logits; ``s_i`` the ``[P]`` scores of image ``i``,
+``w`` the weights (``[M, P]``, or ``[P]`` where all logits share them), ``b`` the ``[M]`` biases.
+Every problem has the form::
 
-    minimise  (1/N) sum_i c_{y_i} CE(W s_i + b, y_i)
-              + l1 * sum_{k != class(p)} |W_kp|  +  ridge/2 * ||W||^2
-    subject to  W_kp >= 0 where k = class(p)
+    minimise  loss(w, b)  +  sum_j l1_j |w_j|  +  ridge/2 * ||w||^2
+    subject to  w_j >= 0 where sign_j = 1,  w_j <= 0 where sign_j = -1
 
-The ridge makes the weights unique. The bias carries no penalty; adding one number to all its
-entries changes nothing, so ``sum(b) = 0`` picks one of them. All numbers are float64.
+with a smooth convex loss of the logits ``w . s_i + b``. The ridge makes the weights unique; the
+biases carry no penalty. All numbers are float64.
+
+What each head makes of it is told in :mod:`medproto.last_layer.softmax` (multi-class) and
+:mod:`medproto.last_layer.logistic` (binary, multi-label, ordinal).
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-__all__ = ["LastLayerProblem", "SmoothPart", "class_indices"]
+__all__ = ["LastLayerProblem", "SmoothPart"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class SmoothPart:
-    """Cross-entropy and ridge at one point.
+    """Loss and ridge at one point.
 
     Args:
         value: without the L1 term.
-        weights_gradient: ``[K, P]``.
-        bias_gradient: ``[K]``; sums to zero.
-        probabilities: ``[N, K]``, the softmax of the logits.
+        weights_gradient: of the shape of the weights.
+        bias_gradient: ``[M]``.
+        probabilities: ``[N, M]``; of what, the problem says.
     """
 
     value: float
@@ -44,112 +47,62 @@ class SmoothPart:
 
 
 @dataclass(frozen=True, eq=False)
-class LastLayerProblem:
+class LastLayerProblem(ABC):
     """The data and the penalties of one problem; see the module's head for the objective.
 
     Args:
         scores: ``[N, P]`` pooled similarities, finite.
-        labels: ``[N]`` classes, zero-based; every class occurs.
-        prototype_class: ``[P]`` classes, zero-based.
-        class_weights: ``[K]``, above 0; ``K`` is at least 2.
-        l1: weight of the L1 term, 0 or more.
+        signs: of the shape of the weights: 1 for ``>= 0``, -1 for ``<= 0``, 0 for a free weight.
+        l1: of the shape of the weights, 0 or more: what a unit of each weight costs.
         ridge: above 0. Without it separable data have no minimiser.
     """
 
     scores: Floats
-    labels: Integers
-    prototype_class: Integers
-    class_weights: Floats
-    l1: float
+    signs: Integers
+    l1: Floats
     ridge: float
 
-    @classmethod
-    def checked(
-        cls,
-        scores: ArrayLike,
-        labels: ArrayLike,
-        prototype_class: ArrayLike,
-        *,
-        num_classes: int,
-        class_weights: ArrayLike | None = None,
-        l1: float,
-        ridge: float,
-    ) -> LastLayerProblem:
-        """Build the problem from anything that numpy reads; ``None`` weighs all classes by 1.
+    @property
+    @abstractmethod
+    def num_biases(self) -> int:
+        """``M``."""
 
-        Raises:
-            ValueError: if a shape, a range or a class is not as the class describes.
-        """
-        matrix = _scores(scores)
-        if num_classes < 2:
-            raise ValueError(f"num_classes must be at least 2, got {num_classes}.")
-        owners = class_indices("prototype_class", prototype_class, matrix.shape[1], num_classes)
-        targets = class_indices("labels", labels, matrix.shape[0], num_classes)
-        missing = sorted(set(range(num_classes)) - set(targets.tolist()))
-        if missing:
-            raise ValueError(
-                f"labels must contain each of the {num_classes} classes, got none of {missing}. "
-                "Train on the classes that have images only."
-            )
-        balance = np.ones(num_classes) if class_weights is None else _floats(class_weights)
-        if balance.shape != (num_classes,) or not (np.isfinite(balance) & (balance > 0)).all():
-            raise ValueError(
-                f"class_weights must be {num_classes} finite numbers above 0, "
-                f"got {balance.tolist()}."
-            )
-        if not (np.isfinite(l1) and l1 >= 0):
-            raise ValueError(f"l1 must be a finite number >= 0, got {l1}.")
-        if not (np.isfinite(ridge) and ridge > 0):
-            raise ValueError(
-                f"ridge must be a finite number above 0, got {ridge}: without ridge separable "
-                "data have no minimiser."
-            )
-        return cls(matrix, targets, owners, balance, float(l1), float(ridge))
-
-    @cached_property
-    def own(self) -> NDArray[np.bool_]:
-        """``[K, P]``, true where the prototype belongs to the class."""
-        classes = np.arange(len(self.class_weights))
-        return np.asarray(classes[:, None] == self.prototype_class[None, :])
-
-    @cached_property
-    def case_weights(self) -> Floats:
-        """``[N]``, ``c_{y_i} / N``."""
-        return np.asarray(self.class_weights[self.labels] / len(self.labels))
-
-    @cached_property
+    @property
+    @abstractmethod
     def lipschitz(self) -> float:
-        """A bound on the curvature of the smooth part, weights and bias together.
+        """A bound on the curvature of the smooth part, weights and biases together."""
 
-        The Hessian of the cross-entropy in the logits, ``diag(q) - q q^T``, has no eigenvalue
-        above 1/2, so half the largest eigenvalue of the weighted ``[S 1]^T [S 1]``, plus the
-        ridge, bounds the whole.
-        """
-        design = np.column_stack([self.scores, np.ones(len(self.scores))])  # [N, P + 1]
-        gram = design.T @ (self.case_weights[:, None] * design)
-        return float(np.linalg.eigvalsh(gram)[-1]) / 2 + self.ridge
-
+    @abstractmethod
     def smooth(self, weights: Floats, bias: Floats) -> SmoothPart:
         """Value and gradient of everything but the L1 term and the constraint."""
-        logits = self.scores @ weights.T + bias  # [N, K]
-        logits -= logits.max(axis=1, keepdims=True)
-        probabilities = np.exp(logits)
-        totals = probabilities.sum(axis=1)
-        rows = np.arange(len(self.labels))
-        cross_entropy = np.log(totals) - logits[rows, self.labels]
-        probabilities /= totals[:, None]
-        errors = probabilities * self.case_weights[:, None]
-        errors[rows, self.labels] -= self.case_weights
-        return SmoothPart(
-            float(self.case_weights @ cross_entropy) + self.ridge / 2 * float(np.sum(weights**2)),
-            errors.T @ self.scores + self.ridge * weights,
-            errors.sum(axis=0),
-            probabilities,
-        )
+
+    @abstractmethod
+    def loss_curvature(self, part: SmoothPart, support: Mask) -> Floats:
+        """Hessian of the loss over the support, in its order.
+
+        Args:
+            support: over ``concatenate([weights.ravel(), bias])``; true for every bias.
+        """
+
+    @abstractmethod
+    def gap(self, weights: Floats, bias: Floats) -> float:
+        """How far the objective lies above its minimum at most: the duality gap."""
+
+    def curvature(self, part: SmoothPart, support: Mask) -> Floats:
+        """Hessian of loss and ridge over the support; positive definite."""
+        hessian = self.loss_curvature(part, support)
+        ridge = np.full(len(hessian), self.ridge)
+        ridge[-self.num_biases :] = 0.0
+        hessian[np.diag_indices_from(hessian)] += ridge + 1e-13 * hessian.diagonal().max()
+        return hessian
+
+    def uncentred(self, bias: Floats, weights: Floats, means: Floats) -> Floats:
+        """Biases that give, on the scores themselves, the logits of scores less ``means``."""
+        return np.asarray(bias - weights @ means)
 
     def penalty(self, weights: Floats) -> float:
-        """The L1 term, over the wrong-class weights alone."""
-        return self.l1 * float(np.abs(weights[~self.own]).sum())
+        """The L1 term."""
+        return float(np.sum(self.l1 * np.abs(weights)))
 
     def value(self, weights: Floats, bias: Floats) -> float:
         """The objective at a feasible point."""
@@ -158,12 +111,12 @@ class LastLayerProblem:
     def prox(self, weights: Floats, step: float) -> Floats:
         """Proximal map of the L1 term and the constraint: zeros come out exact."""
         shrunk = np.sign(weights) * np.maximum(np.abs(weights) - step * self.l1, 0.0)
-        return np.where(self.own, np.maximum(weights, 0.0), shrunk)
+        return np.where(self.signs * shrunk < 0, 0.0, shrunk)
 
     def residual(self, weights: Floats, bias: Floats) -> float:
-        """Optimality residual ``||w - prox_t(w - t grad)|| / (t max(1, ||w||))``, ``t = 1/L``.
+        """Optimality residual ``||x - prox_t(x - t grad)|| / (t max(1, ||x||))``, ``t = 1/L``.
 
-        ``w`` is weights and bias together and ``L`` is :attr:`lipschitz`. Zero exactly at the
+        ``x`` is weights and biases together and ``L`` is :attr:`lipschitz`. Zero exactly at the
         minimum.
         """
         part = self.smooth(weights, bias)
@@ -173,49 +126,15 @@ class LastLayerProblem:
         size = np.hypot(np.linalg.norm(weights), np.linalg.norm(bias))
         return float(change / max(1.0, size))
 
-    def gap(self, weights: Floats, bias: Floats) -> float:
-        """How far the objective lies above its minimum at most: the duality gap.
+    def penalty_gap(self, weights: Floats, slope: Floats) -> float:
+        """``h(w) + h*(v) - w . v``, never negative; ``h`` is L1 term, constraint and ridge.
 
-        The cross-entropy lies above its tangent, and tangent, L1 term, constraint and ridge have
-        their minimum in closed form. The bias has no ridge, so its gradient (zero at the minimum)
-        enters times ``||b||``, as if the best bias were no further away than that.
+        Args:
+            weights: ``w``, feasible.
+            slope: ``v``, of the same shape: minus the gradient of a tangent of the loss. Of tangent
+                and ``h`` together, the minimum lies exactly this far below their value at ``w``.
         """
-        part = self.smooth(weights, bias)
-        slope = self.ridge * weights - part.weights_gradient  # minus that of the cross-entropy
-        reach = np.where(self.own, np.maximum(slope, 0), np.maximum(np.abs(slope) - self.l1, 0))
-        conjugate = reach**2 / (2 * self.ridge)
-        primal = self.ridge / 2 * weights**2 + np.where(self.own, 0, self.l1 * np.abs(weights))
-        slack = np.linalg.norm(part.bias_gradient) * np.linalg.norm(bias)
-        return float(np.sum(primal + conjugate - weights * slope) + slack)
-
-
-def class_indices(name: str, values: ArrayLike, count: int, num_classes: int) -> Integers:
-    """Read ``[count]`` whole numbers in ``0..num_classes - 1``.
-
-    Raises:
-        ValueError: that names the argument ``name``, for any other shape, kind or range.
-    """
-    array = np.asarray(values)
-    if array.shape != (count,):
-        raise ValueError(f"{name} must have shape [{count}], got {list(array.shape)}.")
-    if not np.issubdtype(array.dtype, np.integer):
-        raise ValueError(f"{name} must be whole numbers, got {array.dtype}.")
-    if array.min() < 0 or array.max() >= num_classes:
-        raise ValueError(
-            f"{name} must lie in 0..{num_classes - 1}, got {array.min()} to {array.max()}."
-        )
-    return array.astype(np.int64)
-
-
-def _floats(values: ArrayLike) -> Floats:
-    return np.asarray(values, dtype=np.float64)
-
-
-def _scores(values: ArrayLike) -> Floats:
-    matrix = _floats(values)
-    if matrix.ndim != 2 or 0 in matrix.shape:
-        raise ValueError(f"scores must have shape [images, prototypes], got {list(matrix.shape)}.")
-    if not np.isfinite(matrix).all():
-        bad = int((~np.isfinite(matrix)).sum())
-        raise ValueError(f"scores must be finite, got {bad} values that are NaN or infinite.")
-    return matrix
+        allowed = np.where(self.signs * slope < 0, 0.0, slope)
+        reach = np.maximum(np.abs(allowed) - self.l1, 0.0)
+        primal = self.ridge / 2 * weights**2 + self.l1 * np.abs(weights)
+        return float(np.sum(primal + reach**2 / (2 * self.ridge) - weights * slope))

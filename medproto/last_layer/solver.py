@@ -1,6 +1,6 @@
 """Solve the last layer: proximal gradient steps, each followed by a Newton step on the support.
 
-Symbols as in :mod:`medproto.last_layer.objective`: ``N`` images, ``P`` prototypes, ``K`` classes.
+Symbols as in :mod:`medproto.last_layer.objective`: ``N`` images, ``P`` prototypes, ``K`` logits.
 
 The proximal step sets exact zeros and frees the weights that want to leave zero; alone it needs
 thousands of rounds where scores are correlated. Once it has fixed the support (the weights that
@@ -22,18 +22,12 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-from medproto.last_layer.objective import LastLayerProblem, SmoothPart
-from medproto.last_layer.source_scores import replace_source_scores
+from medproto.last_layer.objective import Floats, LastLayerProblem, Mask
 
-__all__ = ["LastLayerSolution", "solve_last_layer"]
-
-Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
+__all__ = ["LastLayerSolution", "minimize"]
 
 _ARMIJO = 1e-4  # share of the predicted decrease that a step must bring
 _HALVINGS = 40
@@ -44,15 +38,15 @@ class LastLayerSolution:
     """A last layer and the proof of how good it is.
 
     Args:
-        weights: ``[K, P]`` float64, with exact zeros; ``>= 0`` for a prototype's own class.
-        bias: ``[K]`` float64, sums to zero.
+        weights: ``[K, P]`` float64, with exact zeros.
+        bias: ``[K]`` float64.
         objective: value reached.
         residual: optimality residual in the scores as given, see
             :meth:`LastLayerProblem.residual`.
-        gap: the objective lies at most this far above its minimum, see
-            :meth:`LastLayerProblem.gap`.
+        gap: the objective lies at most this far above its minimum, see ``gap`` of the problem.
         iterations: rounds of one proximal and one Newton step.
-        zeros: number of weights that are exactly zero.
+        zeros: number of weights that were solved for and are exactly zero: a weight that several
+            rows share counts once, a row fixed at zero does not count.
         converged: ``residual <= tolerance`` and ``gap <= tolerance * objective``.
     """
 
@@ -66,66 +60,35 @@ class LastLayerSolution:
     converged: bool
 
 
-def solve_last_layer(
-    scores: ArrayLike,
-    labels: ArrayLike,
-    prototype_class: ArrayLike,
-    *,
-    num_classes: int,
-    class_weights: ArrayLike | None = None,
-    l1: float = 1e-3,
-    ridge: float = 1e-3,
-    own_score_replacement: ArrayLike | None = None,
-    max_iterations: int = 200,
-    tolerance: float = 1e-6,
+def minimize(
+    problem: LastLayerProblem, *, max_iterations: int, tolerance: float
 ) -> LastLayerSolution:
-    """Minimise weighted cross-entropy + L1 on wrong-class weights + ridge, own weights >= 0.
-
-    Deterministic: no random start, no sampling.
+    """Minimise the problem from zero. Deterministic: no random start, no sampling.
 
     Args:
-        scores: ``[N, P]`` pooled similarities of the training images, without augmentation.
-        labels: ``[N]`` classes, zero-based; every class must occur.
-        prototype_class: ``[P]`` classes, zero-based.
-        num_classes: ``K``, at least 2.
-        class_weights: ``[K]``, above 0; ``None`` weighs all classes by 1.
-        l1: weight of the L1 term, per unit of weight, 0 or more.
-        ridge: weight of the squared weights, above 0.
-        own_score_replacement: ``[P]`` source rows of the prototypes; when given, the scores pass
-            through :func:`replace_source_scores` first. ``None`` fits the scores as they are.
         max_iterations: rounds, at least 1. 20 are rarely needed.
         tolerance: for the residual and for the relative gap, above 0.
 
     Returns:
-        The solution; ``converged`` is false where ``max_iterations`` ended the search.
+        The solution, its weights of the shape that the problem has; ``converged`` is false where
+        ``max_iterations`` ended the search.
 
     Raises:
-        ValueError: if an argument is outside its range, a class has no image, or a score is not
-            finite.
+        ValueError: if ``max_iterations`` or ``tolerance`` is outside its range.
     """
     if max_iterations < 1 or not tolerance > 0:
         raise ValueError(
             "max_iterations must be at least 1 and tolerance above 0, "
             f"got {max_iterations} and {tolerance}."
         )
-    if own_score_replacement is not None:
-        scores = replace_source_scores(scores, labels, prototype_class, own_score_replacement)
-    problem = LastLayerProblem.checked(
-        scores,
-        labels,
-        prototype_class,
-        num_classes=num_classes,
-        class_weights=class_weights,
-        l1=l1,
-        ridge=ridge,
-    )
     means = problem.scores.mean(axis=0)  # [P]
     centred = replace(problem, scores=problem.scores - means)
-    weights = np.zeros(problem.own.shape)
-    bias = np.zeros(num_classes)
+    weights = np.zeros(problem.signs.shape)
+    bias = np.zeros(problem.num_biases)
     for iteration in range(1, max_iterations + 1):
         weights, bias = _newton_step(centred, *_proximal_step(centred, weights, bias))
-        solution = _certify(problem, weights, bias - weights @ means, iteration, tolerance)
+        moved = problem.uncentred(bias, weights, means)
+        solution = _certify(problem, weights, moved, iteration, tolerance)
         if solution.converged:
             break
     return solution
@@ -134,7 +97,6 @@ def solve_last_layer(
 def _certify(
     problem: LastLayerProblem, weights: Floats, bias: Floats, iteration: int, tolerance: float
 ) -> LastLayerSolution:
-    bias = bias - bias.mean()
     objective = problem.value(weights, bias)
     residual = problem.residual(weights, bias)
     gap = problem.gap(weights, bias)
@@ -163,50 +125,26 @@ def _newton_step(problem: LastLayerProblem, weights: Floats, bias: Floats) -> tu
     """Minimise the quadratic model on the support under its signs, then search on the line."""
     part = problem.smooth(weights, bias)
     start = part.value + problem.penalty(weights)
-    support = np.column_stack([weights != 0, np.ones(len(bias), dtype=bool)])  # [K, P + 1]
-    signs = np.where(problem.own, 0.0, np.sign(weights))
-    gradient = np.column_stack([part.weights_gradient + problem.l1 * signs, part.bias_gradient])[
-        support
-    ]
-    point = np.column_stack([weights, bias])[support]
-    is_weight = np.broadcast_to(np.arange(support.shape[1]) < weights.shape[1], support.shape)
+    point = np.concatenate([weights.ravel(), bias])
+    is_weight = np.arange(len(point)) < weights.size
+    support = (point != 0) | ~is_weight
+    slope = part.weights_gradient + problem.l1 * np.sign(weights)
+    gradient = np.concatenate([slope.ravel(), part.bias_gradient])[support]
     target = _minimum_under_signs(
-        _curvature(problem, part, support), gradient, point, is_weight[support]
+        problem.curvature(part, support), gradient, point[support], is_weight[support]
     )
-    direction = np.zeros(support.shape)
-    direction[support] = target - point
-    predicted = float(gradient @ (target - point))
+    direction = np.zeros(len(point))
+    direction[support] = target - point[support]
+    weights_direction = direction[is_weight].reshape(weights.shape)
+    predicted = float(gradient @ direction[support])
     # Near the minimum the decrease drowns in rounding; a few units in the last place are let pass.
     slack = 4 * np.finfo(float).eps * abs(start)
     for length in 0.5 ** np.arange(_HALVINGS):
-        new_weights = weights + length * direction[:, :-1]
-        new_bias = bias + length * direction[:, -1]
+        new_weights = weights + length * weights_direction
+        new_bias = bias + length * direction[~is_weight]
         if problem.value(new_weights, new_bias) <= start + _ARMIJO * length * predicted + slack:
             return new_weights, new_bias
     return weights, bias
-
-
-def _curvature(problem: LastLayerProblem, part: SmoothPart, support: Mask) -> Floats:
-    """Hessian over the support, in the order of ``array[support]``; positive definite."""
-    design = np.column_stack([problem.scores, np.ones(len(problem.scores))])  # [N, P + 1]
-    columns = [np.flatnonzero(row) for row in support]
-    edges = np.concatenate([[0], np.cumsum([len(column) for column in columns])])
-    blocks = [slice(a, b) for a, b in pairwise(edges)]
-    hessian = np.empty((edges[-1], edges[-1]))
-    chances = part.probabilities
-    for k, own in enumerate(columns):
-        for m, other in enumerate(columns[: k + 1]):
-            case = problem.case_weights * chances[:, k] * (float(k == m) - chances[:, m])
-            block = (design[:, own] * case[:, None]).T @ design[:, other]
-            hessian[blocks[k], blocks[m]] = block
-            hessian[blocks[m], blocks[k]] = block.T
-    biases = edges[1:] - 1
-    # One number added to all biases changes nothing: this term makes the step leave it alone.
-    hessian[np.ix_(biases, biases)] += 1.0 / len(biases)
-    ridge = np.full(edges[-1], problem.ridge)
-    ridge[biases] = 0.0
-    hessian[np.diag_indices_from(hessian)] += ridge + 1e-13 * hessian.diagonal().max()
-    return hessian
 
 
 def _minimum_under_signs(hessian: Floats, gradient: Floats, point: Floats, signed: Mask) -> Floats:

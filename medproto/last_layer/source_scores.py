@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from medproto.last_layer.objective import class_indices
+from medproto.last_layer.arguments import class_indices, finding_labels, score_matrix
 
 __all__ = ["replace_source_scores"]
 
@@ -25,35 +25,30 @@ def replace_source_scores(
 
     Args:
         scores: ``[N, P]`` pooled similarities of the training images; left as they are.
-        labels: ``[N]`` classes of the images, zero-based.
-        prototype_class: ``[P]`` classes of the prototypes, zero-based.
+        labels: ``[N]`` classes or grades of the images, zero-based; or, for findings, ``[N, K]``,
+            1 shown, 0 not shown, NaN unknown.
+        prototype_class: ``[P]`` classes or findings of the prototypes, zero-based.
         source_rows: ``[P]`` rows of ``scores``, zero-based: the image each prototype comes from.
 
     Returns:
         A new ``[N, P]`` array.
 
     Raises:
-        ValueError: if the shapes disagree, a row is out of range, a source image has another class
-            than its prototype, or a class has no second image.
+        ValueError: if the shapes disagree, a row is out of range, a source image does not show its
+            prototype's class, or a class has no second image.
     """
-    replaced = np.array(scores, dtype=np.float64)
-    if replaced.ndim != 2 or 0 in replaced.shape:
-        raise ValueError(
-            f"scores must have shape [images, prototypes], got {list(replaced.shape)}."
-        )
+    replaced = score_matrix(scores).copy()
     images, prototypes = replaced.shape
-    targets = np.asarray(labels)
-    num_classes = int(np.max(targets, initial=0)) + 1
-    targets = class_indices("labels", targets, images, num_classes)
-    owners = class_indices("prototype_class", prototype_class, prototypes, num_classes)
+    shown = _shown(labels, images)
+    owners = class_indices("prototype_class", prototype_class, prototypes, shown.shape[1])
     rows = class_indices("source_rows", source_rows, prototypes, images)
-    foreign = np.flatnonzero(targets[rows] != owners)
+    members = shown[:, owners]  # [N, P]
+    foreign = np.flatnonzero(~members[rows, np.arange(prototypes)])
     if foreign.size:
         raise ValueError(
             "source_rows must point to images of the prototype's own class, got another class for "
             f"prototypes {foreign.tolist()}."
         )
-    members = targets[:, None] == owners[None, :]  # [N, P]
     others = members.sum(axis=0) - 1
     if (others < 1).any():
         alone = sorted(set(owners[others < 1].tolist()))
@@ -64,3 +59,13 @@ def replace_source_scores(
     members[rows, columns] = False
     replaced[rows, columns] = np.where(members, replaced, 0.0).sum(axis=0) / others
     return replaced
+
+
+def _shown(labels: ArrayLike, images: int) -> NDArray[np.bool_]:
+    """``[N, K]``, true where the image is known to show the class."""
+    targets = np.asarray(labels)
+    if targets.ndim == 2:
+        return finding_labels(targets, images) == 1
+    num_classes = int(np.max(targets, initial=0)) + 1
+    classes = class_indices("labels", targets, images, num_classes)
+    return np.asarray(classes[:, None] == np.arange(num_classes))

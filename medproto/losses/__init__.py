@@ -1,5 +1,21 @@
 """Losses on tensors; they know no network."""
 
-from .prototype_costs import ClusterLoss, ProtoPNetLoss, SeparationLoss
+from .fine_annotation import FineAnnotationLoss
+from .head_loss import HeadLoss
+from .orthogonality import OrthogonalityLoss
+from .patch_losses import ALL_CLASSES, ForbidLoss, KeepLoss
+from .protopnet_loss import ProtoPNetLoss, l1_of_other_classes
+from .prototype_costs import ClusterLoss, SeparationLoss
 
-__all__ = ["ClusterLoss", "ProtoPNetLoss", "SeparationLoss"]
+__all__ = [
+    "ALL_CLASSES",
+    "ClusterLoss",
+    "FineAnnotationLoss",
+    "ForbidLoss",
+    "HeadLoss",
+    "KeepLoss",
+    "OrthogonalityLoss",
+    "ProtoPNetLoss",
+    "SeparationLoss",
+    "l1_of_other_classes",
+]

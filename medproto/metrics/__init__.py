@@ -3,6 +3,7 @@
 ``METRICS`` lists every metric for tables: each has ``name``, ``direction`` and ``applies_to``.
 """
 
+from medproto.metrics.aggregation import Aggregate, aggregate
 from medproto.metrics.base import (
     CaseMetric,
     Direction,
@@ -12,6 +13,13 @@ from medproto.metrics.base import (
     case_metric,
     metric,
     paired_difference,
+)
+from medproto.metrics.calibration import (
+    TEMPERATURE_BOUNDS,
+    Temperature,
+    apply_temperature,
+    fit_temperature,
+    probabilities,
 )
 from medproto.metrics.classification import (
     auroc,
@@ -23,6 +31,12 @@ from medproto.metrics.classification import (
     sensitivity,
     specificity,
 )
+from medproto.metrics.conformal import (
+    ConformalSets,
+    abstention_rate,
+    conformal_quantile,
+    set_coverage,
+)
 from medproto.metrics.localization import (
     box_area_share,
     chance_by_area,
@@ -31,16 +45,39 @@ from medproto.metrics.localization import (
     image_center,
     pointing_game,
 )
+from medproto.metrics.multilabel import (
+    multilabel_auroc,
+    multilabel_average_precision,
+    multilabel_calibration_error,
+    summarize_multilabel,
+)
+from medproto.metrics.ordinal import (
+    grade_accuracy,
+    grade_error,
+    ordinal_auroc,
+    predicted_grade,
+    quadratic_weighted_kappa,
+    summarize_ordinal,
+)
+from medproto.metrics.out_of_distribution import OutOfDistribution
 from medproto.metrics.prototypes import PrototypeQuality, prototype_quality
 from medproto.metrics.summary import summarize_classification, summarize_localization
 
 __all__ = [
+    "Aggregate",
     "CaseMetric",
+    "ConformalSets",
     "Direction",
     "METRICS",
     "Metric",
     "MetricResult",
+    "OutOfDistribution",
     "PrototypeQuality",
+    "TEMPERATURE_BOUNDS",
+    "Temperature",
+    "abstention_rate",
+    "aggregate",
+    "apply_temperature",
     "auroc",
     "average_precision",
     "balanced_accuracy",
@@ -48,20 +85,34 @@ __all__ = [
     "box_area_share",
     "case_metric",
     "chance_by_area",
+    "conformal_quantile",
     "confusion",
     "constant_location",
     "energy_inside",
     "expected_calibration_error",
+    "fit_temperature",
+    "grade_accuracy",
+    "grade_error",
     "image_center",
     "metric",
+    "multilabel_auroc",
+    "multilabel_average_precision",
+    "multilabel_calibration_error",
     "operating_point",
+    "ordinal_auroc",
     "paired_difference",
     "pointing_game",
+    "predicted_grade",
+    "probabilities",
     "prototype_quality",
+    "quadratic_weighted_kappa",
     "sensitivity",
+    "set_coverage",
     "specificity",
     "summarize_classification",
     "summarize_localization",
+    "summarize_multilabel",
+    "summarize_ordinal",
 ]
 
 METRICS: tuple[Metric | CaseMetric, ...] = (
@@ -71,6 +122,15 @@ METRICS: tuple[Metric | CaseMetric, ...] = (
     expected_calibration_error,
     sensitivity,
     specificity,
+    multilabel_auroc,
+    multilabel_average_precision,
+    multilabel_calibration_error,
+    ordinal_auroc,
+    quadratic_weighted_kappa,
+    grade_accuracy,
+    grade_error,
+    set_coverage,
+    abstention_rate,
     pointing_game,
     energy_inside,
     box_area_share,

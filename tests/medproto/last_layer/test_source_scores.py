@@ -33,6 +33,44 @@ def test_equals_a_loop():
     )
 
 
+def test_pencil_findings():
+    # Prototype 0 (finding 0) from row 0; the others known to show it are rows 1 and 4, not row 2
+    # (unknown) nor row 3: (2 + 6) / 2. Prototype 1 (finding 1) from row 4, other: row 3.
+    nan = np.nan
+    labels = [[1, 0], [1, nan], [nan, 0], [0, 1], [1, 1]]
+    scores = np.array([[9.0, 1.0], [2.0, 2.0], [4.0, 3.0], [5.0, 4.0], [6.0, 9.0]])
+    expected = scores.copy()
+    expected[0, 0], expected[4, 1] = 4.0, 4.0
+    np.testing.assert_array_equal(replace_source_scores(scores, labels, [0, 1], [0, 4]), expected)
+
+
+def test_one_hot_findings_equal_classes():
+    random = np.random.default_rng(1)
+    scores, labels = random.random((12, 4)), np.arange(12) % 3
+    rest = ([0, 1, 2, 1], [3, 4, 5, 1])
+    np.testing.assert_array_equal(
+        replace_source_scores(scores, np.eye(3)[labels], *rest),
+        replace_source_scores(scores, labels, *rest),
+    )
+
+
+FINDINGS = np.array([[1, 0], [0, 1], [1, 1], [np.nan, 1]])
+
+
+@pytest.mark.parametrize(
+    ("labels", "rows", "message"),
+    [
+        (FINDINGS, [3, 1], r"another class for prototypes \[0\]"),
+        (FINDINGS[[0, 1, 1, 3]], [0, 1], r"two images or more, got one for \[0\]"),
+        (FINDINGS[:3], [0, 1], r"shape \[4, 2\], got \[3, 2\]"),
+        (FINDINGS * 2, [0, 1], "0, 1 or NaN .* got 2"),
+    ],
+)
+def test_wrong_findings_are_named(labels, rows, message):
+    with pytest.raises(ValueError, match=message):
+        replace_source_scores(np.ones((4, 2)), labels, [0, 1], rows)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
