@@ -34,7 +34,7 @@ def main():
     torch.set_num_threads(2)
     torch.manual_seed(0)
     size = (options.size, options.size)
-    network = ProtoPNet(2, 1, 2, image_size=size, prototypes_per_class=10, pretrained=True)
+    network = ProtoPNet(2, 1, 2, image_size=size, stage=5, weights="package")
     network = network.to(memory_format=torch.channels_last).train()
     network.last_layer.requires_grad_(False)
     classifier = PlainClassifier(network).train()

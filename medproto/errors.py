@@ -5,7 +5,8 @@
     ├── CohortError (ValueError)      a cohort table, its labels or its splits are unusable
     ├── ModelFileError (ValueError)   a model file or run folder is missing, foreign or altered
     ├── ProjectionError (RuntimeError) a projected prototype does not reproduce its source patch
-    └── CompletenessError (RuntimeError) contributions and bias do not sum to the logit
+    ├── CompletenessError (RuntimeError) contributions and bias do not sum to the logit
+    └── ExportError (RuntimeError)    an exported file is missing, altered, stale or not equal
 
 A caller's mistake (a wrong argument) is a plain ``ValueError`` or ``TypeError``. Messages say what
 must be, what came and the next step; they never carry a patient's name, a UID or a date.
@@ -14,6 +15,7 @@ must be, what came and the next step; they never carry a patient's name, a UID o
 __all__ = [
     "CohortError",
     "CompletenessError",
+    "ExportError",
     "ImageReadError",
     "MedProtoError",
     "ModelFileError",
@@ -43,3 +45,7 @@ class ProjectionError(MedProtoError, RuntimeError):
 
 class CompletenessError(MedProtoError, RuntimeError):
     """The contributions and the bias do not sum to the logit within the tolerance."""
+
+
+class ExportError(MedProtoError, RuntimeError):
+    """A network cannot be exported, or an exported file is not equal to it."""

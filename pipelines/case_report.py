@@ -15,7 +15,8 @@ from .runs import RunFolder
 
 __all__ = ["write_case"]
 
-SHOWN = 5
+SHOWN = 10
+DRAWN = 5
 
 
 def write_case(
@@ -60,8 +61,8 @@ def write_case(
         case.image,
         prototypes=pictures,
         heat_maps=case.heat_maps,
-        class_index=prediction.predicted,
-        rows=SHOWN,
+        class_index=prediction.shown_logit,
+        rows=DRAWN,
     )
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / f"{name}_reasoning.png", to_png_bytes(figure))

@@ -106,7 +106,7 @@ def picture_case(
     """Explain one image file and draw its maps for the ``shown`` largest contributions."""
     case = explain_case(run, path)
     prediction = case.explanation.prediction
-    k = prediction.predicted
+    k = prediction.shown_logit
     ordered = sorted(case.explanation.evidence, key=lambda e: -abs(e.contributions[k]))
     maps = heat_maps(
         run.network, case.tensor, [e.prototype for e in ordered[:shown]], case.placement

@@ -34,11 +34,12 @@ def curves_figure(history: pd.DataFrame) -> Figure:
         ("Loss", (("loss", "training"), ("val_loss", "validation"))),
         ("Validation AUROC", (("val_auroc", "validation"),)),
     )
-    names = list(dict.fromkeys(str(s) for s in history["segment"]))
+    names = history["segment"].astype(str)
+    stretch = (names != names.shift()).cumsum()  # a phase may come again
     for ax, (title, columns) in zip(axes, panels):
         begin = 0
-        for name in names:
-            part = history[history["segment"].astype(str) == name]
+        for number, part in history.groupby(stretch):
+            name = names[part.index[0]]
             epochs = np.arange(begin + 1, begin + len(part) + 1)
             dashes = "--" if name == "twin" else "-"
             for color, (column, label) in zip(COLORS, columns):
@@ -46,9 +47,10 @@ def curves_figure(history: pd.DataFrame) -> Figure:
                 values = part[column].to_numpy(dtype=float)
                 ax.plot(epochs, values, dashes, marker="o", ms=3, color=color, label=legend)
             ax.axvspan(begin + 0.5, begin + len(part) + 0.5, color=MUTED, lw=0,
-                       alpha=0.10 if names.index(name) % 2 else 0.03)  # fmt: skip
-            ax.text(begin + 0.6, 1.02, plain_text(name), transform=ax.get_xaxis_transform(),
-                    fontsize=8, color=MUTED, rotation=0)  # fmt: skip
+                       alpha=0.03 if number % 2 else 0.10)  # fmt: skip
+            if part.index[0] == names.index[names == name][0]:
+                ax.text(begin + 0.6, 1.02, plain_text(name), transform=ax.get_xaxis_transform(),
+                        fontsize=8, color=MUTED, rotation=0)  # fmt: skip
             begin += len(part)
         _style(ax, "epoch, all segments", title)
         ax.legend(frameon=False, fontsize=8)

@@ -12,16 +12,40 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from medproto.errors import ModelFileError
 from medproto.networks.model_file import write_atomically
+from medproto.projection import PrototypeMatch
 
 from .engine import SegmentState
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "ProjectedState"]
 
 UNREADABLE = "the checkpoint of the unfinished run cannot be read. Train into a new folder."
+
+
+@dataclass(frozen=True)
+class ProjectedState:
+    """A projected network that may become the run's model.
+
+    Args:
+        auroc: on the validation images.
+        loss: on the validation images; decides between equal ``auroc``.
+        tensors: the network's state dict, a copy.
+        matches: where its prototypes came from.
+    """
+
+    auroc: float
+    loss: float
+    tensors: dict[str, Tensor]
+    matches: tuple[PrototypeMatch, ...]
+
+    def is_better_than(self, other: ProjectedState | None) -> bool:
+        """Whether this one is to be chosen when ``other`` came before."""
+        if other is None:
+            return True
+        return (self.auroc, -self.loss) > (other.auroc, -other.loss)
 
 
 @dataclass
@@ -32,17 +56,23 @@ class Checkpoint:
         path: of the file.
         config_digest: of the run's configuration; a resume under another one is refused.
         cohort_digest: of the run's cohort, likewise.
-        segment: index of the segment in progress; those before are finished.
-        state: how far that segment has come.
-        history: one row an epoch, all segments.
+        step: index of the schedule's step in progress; those before are finished.
+        state: how far that step has come, where it is trained by gradient.
+        history: one row an epoch, all steps.
+        matches: of the latest projection.
+        chosen: best projected network so far.
+        optimizers: states of optimizers with which a later step of that name goes on.
     """
 
     path: Path
     config_digest: str
     cohort_digest: str
-    segment: int = 0
+    step: int = 0
     state: SegmentState = field(default_factory=SegmentState)
     history: list[dict[str, Any]] = field(default_factory=list)
+    matches: tuple[PrototypeMatch, ...] = ()
+    chosen: ProjectedState | None = None
+    optimizers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def save(self, modules: nn.Module) -> None:
         """Write everything together with the weights of ``modules``."""
@@ -50,9 +80,12 @@ class Checkpoint:
         content = {
             "config_digest": self.config_digest,
             "cohort_digest": self.cohort_digest,
-            "segment": self.segment,
+            "step": self.step,
             "state": asdict(self.state),
             "history": self.history,
+            "matches": [asdict(match) for match in self.matches],
+            "chosen": self.chosen and asdict(self.chosen),
+            "optimizers": self.optimizers,
             "modules": modules.state_dict(),
         }
         torch.save(content, buffer)
@@ -81,13 +114,21 @@ class Checkpoint:
                     "the unfinished run has other parts than this one; resume with the same "
                     "setting of --twin, or train into a new folder."
                 )
-            state = SegmentState(**content["state"])
+            state, chosen = SegmentState(**content["state"]), content["chosen"]
+            matches = _matches(content["matches"])
+            if chosen is not None:
+                chosen = ProjectedState(**{**chosen, "matches": _matches(chosen["matches"])})
             modules.load_state_dict(content["modules"])
-            self.segment, self.state = content["segment"], state
-            self.history = content["history"]
+            self.step, self.state, self.history = content["step"], state, content["history"]
+            self.matches, self.chosen = matches, chosen
+            self.optimizers = content["optimizers"]
         except (RuntimeError, KeyError, TypeError, AttributeError) as error:
             raise ModelFileError(UNREADABLE) from error
         return True
+
+
+def _matches(rows: list[dict[str, Any]]) -> tuple[PrototypeMatch, ...]:
+    return tuple(PrototypeMatch(**row) for row in rows)
 
 
 def _read(path: Path) -> Any:

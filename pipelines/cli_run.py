@@ -23,6 +23,7 @@ Split = Annotated[str, typer.Option(help="train, val or test.")]
 def train(
     cohort: Annotated[Path, typer.Option(help="Cohort table with a column `split`.")],
     out: Annotated[Path, typer.Option(help="New folder for the run.")],
+    preset: Annotated[str | None, typer.Option(help="clinical (the default) or paper.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="One setting, as section.key=value.")
@@ -46,7 +47,7 @@ def train(
     run = run_training(
         Cohort.read(cohort, group=group),
         out,
-        load_config(config, settings or ()),
+        load_config(config, settings or (), preset=preset),
         twin=twin,
         resume=resume,
         device=device,

@@ -14,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     from .predict import RecordedPrediction
 
-__all__ = ["dashboard", "demo", "doctor", "explain", "predict"]
+__all__ = ["actor_name", "dashboard", "demo", "doctor", "explain", "predict"]
 
 Run = Annotated[Path, typer.Argument(help="Folder of a finished training.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -56,7 +56,7 @@ def predict(
     if bool(images) == (cohort is not None):
         raise typer.BadParameter("give image files or --cohort, one of the two.")
     folder = RunFolder(run)
-    who = _actor(actor)
+    who = actor_name(actor)
     done: list[RecordedPrediction] = []
     failed = 0
     _ = folder.sources  # a broken model is one error, not one for each image
@@ -79,7 +79,7 @@ def predict(
         raise typer.Exit(1)
 
 
-def _actor(name: str | None) -> str:
+def actor_name(name: str | None) -> str:
     """Return who asks, as text that a record can hold; anything else is wrong usage."""
     from audit.record import check_text
 

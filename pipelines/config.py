@@ -10,10 +10,10 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from medproto.errors import MedProtoError
 
@@ -32,6 +32,35 @@ class ConfigError(MedProtoError, ValueError):
     """A configuration file or override is unusable."""
 
 
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {
+        "data": {"image_size": 224, "mode": "stretch", "repeats": 30},
+        "model": {
+            "add_on": "regular",
+            "similarity": "log",
+            "similarity_scale": 1.0,
+            "initialization": "uniform",
+        },
+        "training": {
+            "schedule": "repeated",
+            "batch_size": 80,
+            "features_epochs": 0,
+            "warm_epochs": 5,
+            "cluster": 0.8,
+            "separation": 0.08,
+            "class_weights": False,
+        },
+        "last_layer": {"l1": 1e-4},
+    }
+}
+"""Where a preset differs from the defaults below, which are those of ``clinical``. Every value of
+``paper`` and its origin: docs/paper-preset.md."""
+
+Count = Annotated[int, Field(ge=1, le=1000)]
+CountOrNone = Annotated[int, Field(ge=0, le=1000)]
+Side = Annotated[int, Field(ge=1)]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -47,6 +76,7 @@ class DataConfig(_Section):
         voi: gray range of DICOM files: ``voi`` (window or LUT of the file) or ``full-range``.
         mode: ``letterbox`` keeps the aspect ratio, ``stretch`` fills the square.
         augment: small random shifts, turns and changes of contrast in training.
+        repeats: how often an epoch goes over the images, each time with another random change.
     """
 
     classes: tuple[str, ...] | None = None
@@ -54,71 +84,145 @@ class DataConfig(_Section):
     voi: Literal["voi", "full-range"] = "voi"
     mode: Literal["letterbox", "stretch"] = "letterbox"
     augment: bool = True
+    repeats: int = Field(default=1, ge=1, le=1000)
 
 
 class ModelConfig(_Section):
-    """Arguments of :class:`medproto.networks.ProtoPNet`.
+    """Arguments of :class:`medproto.networks.ProtoPNet`, and the start of the prototypes.
 
     Args:
-        stage: block stage of the backbone; ``None`` takes the deepest of 2 to 5 with at least 7
-            cells along an axis.
+        stage: block stage of the backbone; ``None`` leaves it to the data: for Lite0 the deepest of
+            2 to 5 with at least 7 cells along an axis, for other backbones the last.
+        weights: of the backbone: ``package`` (ImageNet, with a dependency; Lite0 only), the path of
+            a file, or ``None`` for a random start.
         initialization: ``kmeans`` on the patches that speak most for a class, or ``uniform``.
     """
 
-    stage: int | None = Field(default=None, ge=1, le=7)
-    prototypes_per_class: int = Field(default=10, ge=1, le=1000)
-    add_on: Literal["none", "regular"] = "none"
+    backbone: str = Field(default="efficientnet_lite0", min_length=1)
+    stage: int | None = Field(default=None, ge=1)
+    weights: str | None = Field(default="package", min_length=1)
+    head: Literal["multiclass", "binary"] = "multiclass"
+    prototypes_per_class: Count | tuple[CountOrNone, ...] = 10
+    add_on: Literal["none", "regular", "bottleneck"] = "none"
     prototype_channels: int = Field(default=128, ge=1)
-    similarity: Literal["cosine", "log"] = "cosine"
+    prototype_size: Side | tuple[Side, ...] = 1
+    similarity: Literal["cosine", "log", "linear", "focal"] = "cosine"
     similarity_scale: float | None = Field(default=None, gt=0)
     top_k: int = Field(default=1, ge=1)
-    pretrained: bool = True
     initialization: Literal["kmeans", "uniform"] = "kmeans"
 
 
 class TrainingConfig(_Section):
-    """Phases 1a to 1c; learning rates are of AdamW with a cosine decay over each segment.
+    """Phases 1a to 1c of the ``single`` schedule, or the cycles of the ``repeated`` one.
+
+    ``single``: features, warm, joint, one projection, the last layer solved; AdamW with a cosine
+    decay over each segment, and each keeps its best epoch by validation. ``repeated``, as
+    published: warm, then joint, projection and passes over the last layer again and again; Adam,
+    its rates in steps. See :mod:`pipelines.schedule`.
 
     Args:
+        steps_per_epoch: optimizer steps of an epoch; ``None`` takes what ``data.repeats`` passes
+            over the images need.
         features_epochs: of the backbone as a plain classifier, before there are prototypes.
         warm_epochs: of prototypes and add-on layers with the backbone frozen.
-        joint_epochs: of everything but the last layer.
+        joint_epochs: of everything but the last layer; ``single`` only.
+        epochs: warm and joint ones together, counted from 0; ``repeated`` only, as are the next.
+        projection_start: first epoch that may be followed by a projection.
+        projection_every: a projection follows the epochs that this divides.
+        last_layer_passes: epochs of the last layer alone after each projection.
+        learning_rate_backbone: while it learns as a plain classifier.
+        learning_rate_head: of add-on layers, prototypes and the plain classifier's last layer.
+        learning_rate_joint: of the backbone in the joint epochs.
+        learning_rate_last_layer: in the passes of the last layer.
+        weight_decay: of all but prototypes and last layer.
         cluster: coefficient of the cluster cost.
         separation: coefficient of the separation cost.
+        orthogonality: coefficient of the likeness of prototypes within a class.
         class_weights: weight the cross-entropy by inverse class frequency.
-        patience: stop a segment after so many epochs without a better validation score.
+        patience: stop a segment after so many epochs without a better validation score; ``single``
+            only.
     """
 
+    schedule: Literal["single", "repeated"] = "single"
     batch_size: int = Field(default=16, ge=2)
+    steps_per_epoch: int | None = Field(default=None, ge=1)
     features_epochs: int = Field(default=6, ge=0)
     warm_epochs: int = Field(default=1, ge=0)
     joint_epochs: int = Field(default=6, ge=1)
+    epochs: int = Field(default=31, ge=1)
+    projection_start: int = Field(default=10, ge=0)
+    projection_every: int = Field(default=10, ge=1)
+    last_layer_passes: int = Field(default=20, ge=0)
     learning_rate_backbone: float = Field(default=3e-4, gt=0, le=10)
     learning_rate_head: float = Field(default=3e-3, gt=0, le=10)
     learning_rate_joint: float = Field(default=1e-4, gt=0, le=10)
+    learning_rate_last_layer: float = Field(default=1e-4, gt=0, le=10)
     weight_decay: float = Field(default=1e-3, ge=0)
     cluster: float = Field(default=0.2, ge=0)
     separation: float = Field(default=0.05, ge=0)
+    orthogonality: float = Field(default=0.0, ge=0)
     class_weights: bool = True
     patience: int = Field(default=5, ge=1)
 
+    def projection_epochs(self) -> list[int]:
+        """Return the epochs, counted from 0, that a projection follows in ``repeated``."""
+        first, every = self.projection_start, self.projection_every
+        return [epoch for epoch in range(first, self.epochs) if epoch % every == 0]
+
 
 class LastLayerConfig(_Section):
-    """Phase 3: coefficients of the convex problem, see :mod:`medproto.last_layer`."""
+    """Phase 3: coefficients of the convex problem, see :mod:`medproto.last_layer`.
+
+    Args:
+        l1: of weights to other classes than a prototype's own; in ``repeated`` too.
+        ridge: of all weights; without effect in ``repeated``.
+    """
 
     l1: float = Field(default=1e-3, ge=0)
     ridge: float = Field(default=1e-3, gt=0)
 
 
 class RunConfig(_Section):
-    """The whole configuration of a run."""
+    """The whole configuration of a run; the preset fills in what is not given."""
 
-    preset: Literal["clinical"] = "clinical"
+    preset: Literal["clinical", "paper"] = "clinical"
     seed: int = Field(default=0, ge=0)
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     last_layer: LastLayerConfig = LastLayerConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: Any) -> Any:
+        """Lay the given values over the preset's, key by key."""
+        if not isinstance(values, dict):
+            return values
+        filled = dict(values)
+        for section, defaults in PRESETS.get(str(values.get("preset")), {}).items():
+            given = values.get(section, {})
+            if isinstance(given, dict):
+                filled[section] = {**defaults, **given}
+        return filled
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> RunConfig:
+        training, head = self.training, self.model.head
+        if training.schedule == "single":
+            return self
+        if head != "multiclass":
+            raise ValueError(
+                "model.head must be multiclass where training.schedule=repeated trains the last "
+                f"layer by gradient, got {head}; take schedule=single."
+            )
+        projections = training.projection_epochs()
+        if not projections or projections[0] < training.warm_epochs:
+            raise ValueError(
+                "training.epochs must reach a projection, and the first projection must come after "
+                f"training.warm_epochs ({training.warm_epochs}); got epochs 0 to "
+                f"{training.epochs - 1} and projections after {projections or 'none'}."
+            )
+        return self
 
     def digest(self) -> str:
         """Return ``sha256:<hex>`` over the sorted JSON form."""
@@ -130,15 +234,22 @@ class RunConfig(_Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
-def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
-    """Merge defaults, a YAML file and overrides of the form ``section.key=value``.
+def load_config(
+    path: Path | None = None, overrides: Sequence[str] = (), *, preset: str | None = None
+) -> RunConfig:
+    """Merge a preset, a YAML file and overrides of the form ``section.key=value``.
 
     Values of overrides are YAML: ``data.classes=[benign,malignant]``, ``data.image_size=224``.
+
+    Args:
+        preset: ``clinical`` or ``paper``, before that of the file; an override wins over both.
 
     Raises:
         ConfigError: if the file cannot be read, or a key or value is not allowed.
     """
     values = _read_yaml(path) if path is not None else {}
+    if preset is not None:
+        values["preset"] = preset
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
@@ -176,12 +287,16 @@ def _assign(values: dict[str, Any], keys: Sequence[str], value: Any) -> None:
 
 
 def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    text = f"{where}: {problem['msg']}, got {problem['input']!r}."
+    problems = error.errors()
+    problem = problems[0]
+    if not problem["loc"]:
+        return str(problem["ctx"]["error"])
+    key = problem["loc"][:2]  # what lies deeper are the alternatives of one value
+    where = ".".join(str(part) for part in key)
     if problem["type"] == "extra_forbidden":
         section: Any = RunConfig
         for part in problem["loc"][:-1]:
             section = section.model_fields[str(part)].annotation
-        text = f"{where} is not a key. Known here: {', '.join(sorted(section.model_fields))}."
-    return text
+        return f"{where} is not a key. Known here: {', '.join(sorted(section.model_fields))}."
+    texts = dict.fromkeys(p["msg"] for p in problems if p["loc"][:2] == key)
+    return f"{where}: {', or '.join(texts)}, got {problem['input']!r}."

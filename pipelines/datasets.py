@@ -131,29 +131,56 @@ def _name_bad_row(cohort: Cohort, rows: Sequence[int], voi: str) -> None:
 
 
 class SeededSampler(Sampler[int]):
-    """A shuffle that depends on seed and epoch alone, so that a resumed epoch repeats exactly."""
+    """A shuffle that depends on seed and epoch alone, so that a resumed epoch repeats exactly.
 
-    def __init__(self, length: int, seed: int) -> None:
-        self._length = length
+    Args:
+        length: number of images.
+        seed: of the shuffles.
+        repeats: how often an epoch takes each image; all copies are shuffled together.
+        draws: length of an epoch instead; one such shuffle after another, cut off there.
+    """
+
+    def __init__(
+        self, length: int, seed: int, *, repeats: int = 1, draws: int | None = None
+    ) -> None:
+        self._images = length
+        self._copies = length * repeats
+        self._draws = draws or self._copies
         self._seed = seed
         self.epoch = 0
 
     def __len__(self) -> int:
-        return self._length
+        return self._draws
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self._seed * 100_003 + self.epoch)
-        yield from torch.randperm(self._length, generator=generator).tolist()
+        left = self._draws
+        while left > 0:
+            order = torch.randperm(self._copies, generator=generator) % self._images
+            yield from order[:left].tolist()
+            left -= len(order)
 
 
 def loader(
-    images: ImageSet, *, batch_size: int, augment: bool, seed: int
+    images: ImageSet,
+    *,
+    batch_size: int,
+    augment: bool,
+    seed: int,
+    repeats: int = 1,
+    steps: int | None = None,
 ) -> tuple[DataLoader, SeededSampler, Compose]:
-    """Return a shuffling loader of ``image``, ``label`` and its sampler and random transform."""
+    """Return a shuffling loader of ``image``, ``label`` and its sampler and random transform.
+
+    Args:
+        repeats: passes over the images an epoch, see :class:`SeededSampler`.
+        steps: batches of an epoch, all full, instead of what ``repeats`` gives.
+    """
     keys = ("image", "label")
     random_part = augmentation(seed=seed) if augment else Compose([])
     dataset = Dataset(images.cache, Compose([random_part]))
-    sampler = SeededSampler(len(images), seed)
+    draws = None if steps is None else steps * batch_size
+    sampler = SeededSampler(len(images), seed, repeats=repeats, draws=draws)
 
     def collate(items: list[dict[str, Any]]) -> dict[str, Tensor]:
         image = torch.stack([torch.as_tensor(item["image"]) for item in items])
@@ -163,11 +190,11 @@ def loader(
         }
 
     # A last batch of one image would break the statistics of BatchNorm.
-    drop_last = len(images) % batch_size == 1
+    drop_last = len(sampler) % batch_size == 1
     return (
         DataLoader(
             dataset,
-            batch_size=min(batch_size, len(images)),
+            batch_size=min(batch_size, len(sampler)),
             sampler=sampler,
             collate_fn=collate,
             drop_last=drop_last,

@@ -2,9 +2,9 @@
 
 Symbols: ``B`` batch, ``K`` classes, ``*S`` axes of the network's input.
 
-Selection looks at the validation split alone: the area under the ROC curve, ties decided by the
-cross-entropy. After each epoch the state of everything is written, so that a killed training goes
-on from there; shuffles, augmentation and dropout depend on seed and epoch only.
+Selection of an epoch looks at the validation split alone: the area under the ROC curve, ties
+decided by the cross-entropy. After each epoch the state of everything is written, so that a killed
+training goes on from there; shuffles, augmentation and dropout depend on seed and epoch only.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from monai.handlers import ROCAUC
 from torch import Tensor, nn
 
 from medproto.errors import MedProtoError
+from medproto.losses import HeadLoss
+from medproto.records import HeadKind
 
 from .datasets import ImageSet, loader
 
@@ -49,21 +51,30 @@ class SegmentTask:
         name: for the history and the log lines.
         number: part of the seed, different for each segment of a run.
         epochs: passes over the training images.
-        network: gives logits ``[B, K]``; validated, and restored to its best epoch at the end.
+        head: what its logits mean.
+        network: gives logits ``[B, K]``; validated after each epoch.
         step: maps images ``[B, 1, *S]`` and labels ``[B]`` to scalars, ``loss`` among them.
-        groups: parameter groups of the optimizer; everything else is frozen.
+        groups: parameter groups of the optimizer, with a ``name``; everything else is frozen.
         frozen: modules kept in ``eval`` mode.
-        patience: epochs without a better score after which the segment stops.
+        optimizer: makes the optimizer of ``groups``.
+        rate: factor of the learning rates for a zero-based iteration and the iterations an epoch.
+        patience: epochs without a better score after which the segment stops; the network is left
+            at its best epoch. ``None`` trains all epochs and leaves it at the last one.
+        done: epochs of this name before this segment, for the numbers in the history.
     """
 
     name: str
     number: int
     epochs: int
+    head: HeadKind
     network: nn.Module
     step: Step
     groups: list[dict[str, Any]]
     frozen: Sequence[nn.Module]
-    patience: int
+    optimizer: Callable[..., torch.optim.Optimizer]
+    rate: Callable[[int, int], float]
+    patience: int | None
+    done: int = 0
 
 
 @dataclass
@@ -82,8 +93,15 @@ class SegmentState:
         return self.epoch - self.best_epoch
 
 
-def validate(network: nn.Module, images: ImageSet, *, device: torch.device) -> dict[str, float]:
-    """Return ``auroc`` and ``loss`` of a network on a set, by MONAI's evaluator."""
+def validate(
+    network: nn.Module, images: ImageSet, *, head: HeadKind, device: torch.device
+) -> dict[str, float]:
+    """Return ``auroc`` and ``loss`` of a network on a set, by MONAI's evaluator.
+
+    Args:
+        head: what the network's logits mean; the area of an ordinal one is the mean over its
+            thresholds.
+    """
 
     def forward(engine: Engine, batch: Any) -> tuple[Tensor, Tensor]:
         network.eval()
@@ -92,6 +110,8 @@ def validate(network: nn.Module, images: ImageSet, *, device: torch.device) -> d
 
     def one_hot(output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         logits, labels = output
+        if head == "ordinal":
+            return logits, (labels[:, None] > torch.arange(logits.shape[1])).long()
         return logits.softmax(dim=1), nn.functional.one_hot(labels, logits.shape[1])
 
     evaluator = SupervisedEvaluator(
@@ -100,7 +120,7 @@ def validate(network: nn.Module, images: ImageSet, *, device: torch.device) -> d
         network=network,
         iteration_update=forward,
         key_val_metric={"auroc": ROCAUC(output_transform=one_hot)},
-        additional_metrics={"loss": Loss(nn.functional.cross_entropy)},
+        additional_metrics={"loss": Loss(HeadLoss(head))},
         decollate=False,
     )
     _quiet(evaluator)
@@ -119,6 +139,8 @@ class SegmentRun:
         val: images that select the best epoch.
         batch_size: of the training steps.
         augment: random changes of the training images.
+        repeats: passes over the training images an epoch.
+        steps: iterations an epoch, instead of what ``repeats`` gives.
         seed: of shuffles, augmentation and dropout.
         device: to train on.
         after_epoch: receives the row of the history; writes history and checkpoint.
@@ -133,10 +155,12 @@ class SegmentRun:
     seed: int
     device: torch.device
     after_epoch: Callable[[dict[str, Any]], None]
+    repeats: int = 1
+    steps: int | None = None
 
     def __post_init__(self) -> None:
         task = self.task
-        self._optimizer = torch.optim.AdamW(task.groups)
+        self._optimizer = task.optimizer(task.groups)
         self._rates = [group["lr"] for group in task.groups]
         if self.state.optimizer:
             self._optimizer.load_state_dict(self.state.optimizer)
@@ -148,12 +172,15 @@ class SegmentRun:
             batch_size=self.batch_size,
             augment=self.augment,
             seed=self.seed + 1000 * (task.number + 1),
+            repeats=self.repeats,
+            steps=self.steps,
         )
         self._totals: dict[str, float] = {}
+        self._rates_shown: dict[str, float] = {}
         self._started = time.perf_counter()
 
     def run(self) -> None:
-        """Train the remaining epochs and leave the network at its best one."""
+        """Train the remaining epochs and leave the network at the best one, or at the last."""
         task, state = self.task, self.state
         trainer = SupervisedTrainer(
             device=self.device,
@@ -174,9 +201,13 @@ class SegmentRun:
         trainer.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
         if sys.stderr.isatty():
             ProgressBar(desc=task.name).attach(trainer)
-        if state.epoch < task.epochs and state.stale < task.patience:
+        if state.epoch < task.epochs and not self._is_stale():
             trainer.run()
-        task.network.load_state_dict(state.best)
+        if task.patience is not None:
+            task.network.load_state_dict(state.best)
+
+    def _is_stale(self) -> bool:
+        return self.task.patience is not None and self.state.stale >= self.task.patience
 
     def _update(self, engine: Engine, batch: dict[str, Tensor]) -> dict[str, float]:
         self.task.network.train()
@@ -199,10 +230,13 @@ class SegmentRun:
         self._random_part.set_random_state(self.seed * 7919 + self.task.number * 1009 + epoch)
 
     def _set_rates(self, engine: Engine) -> None:
-        """Cosine decay over the segment, from the iteration alone, so that a resume agrees."""
-        done = (engine.state.iteration - 1) / (self.task.epochs * len(self._batches))
+        """Set the learning rates from the iteration alone, so that a resume agrees."""
+        iteration, per_epoch = engine.state.iteration - 1, len(self._batches)
+        factor = self.task.rate(iteration, per_epoch)
         for group, base in zip(self._optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = base * 0.5 * (1 + math.cos(math.pi * done))
+            group["lr"] = base * factor
+            if iteration % per_epoch == 0:
+                self._rates_shown[f"rate_{group['name']}"] = group["lr"]
 
     def _add_up(self, engine: Engine) -> None:
         for key, value in engine.state.output.items():
@@ -210,22 +244,27 @@ class SegmentRun:
 
     def _end_epoch(self, engine: Engine) -> None:
         task, state = self.task, self.state
-        scores = validate(task.network, self.val, device=self.device)
+        scores = validate(task.network, self.val, head=task.head, device=self.device)
         _check_finite(scores["loss"], task.name)
         state.epoch = engine.state.epoch
+        if task.patience is not None:
+            self._keep_best(scores)
+        state.optimizer = self._optimizer.state_dict()
+        row = {"step": task.number, "segment": task.name, "epoch": task.done + state.epoch}
+        row |= self._totals | {"val_auroc": scores["auroc"], "val_loss": scores["loss"]}
+        row |= self._rates_shown | {"seconds": time.perf_counter() - self._started}
+        _say(row, task.done + task.epochs)
+        self.after_epoch(row)
+        if self._is_stale():
+            logger.info("%s: no better epoch for %d; stopped.", task.name, task.patience)
+            engine.terminate()
+
+    def _keep_best(self, scores: dict[str, float]) -> None:
+        state = self.state
         score = scores["auroc"] - 1e-3 * min(scores["loss"], 10.0)
         if score > state.best_score:
             state.best_score, state.best_epoch = score, state.epoch
-            state.best = copy.deepcopy(task.network.state_dict())
-        state.optimizer = self._optimizer.state_dict()
-        row = {"segment": task.name, "epoch": state.epoch, **self._totals}
-        row |= {"val_auroc": scores["auroc"], "val_loss": scores["loss"]}
-        row["seconds"] = time.perf_counter() - self._started
-        _say(row, task.epochs)
-        self.after_epoch(row)
-        if state.stale >= task.patience:
-            logger.info("%s: no better epoch for %d; stopped.", task.name, task.patience)
-            engine.terminate()
+            state.best = copy.deepcopy(self.task.network.state_dict())
 
 
 def _check_finite(loss: float, segment: str) -> None:
@@ -244,7 +283,7 @@ def _quiet(engine: Engine) -> None:
 
 def _say(row: dict[str, Any], epochs: int) -> None:
     logger.info(
-        "%-8s epoch %2d/%d  loss %.3f  validation AUROC %.3f  loss %.3f  %.1f s",
+        "%-10s epoch %2d/%d  loss %.3f  validation AUROC %.3f  loss %.3f  %.1f s",
         row["segment"],
         row["epoch"],
         epochs,

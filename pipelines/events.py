@@ -24,6 +24,7 @@ def prediction_payload(explanation: Explanation, card: ModelCard) -> dict[str, A
     return {
         "label": prediction.label,
         "classes": list(prediction.classes),
+        "head": prediction.head,
         "probabilities": list(prediction.probabilities),
         "calibrated": prediction.calibrated,
         "logits": list(prediction.logits),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from medproto.data import read_image
 from medproto.explain import source_box
 from medproto.networks import ProtoPNet
-from medproto.projection import ProjectionResult
+from medproto.projection import PrototypeMatch
 from medproto.records import PrototypeSource
 
 from .datasets import ImageSet
@@ -20,11 +21,14 @@ __all__ = ["describe_sources", "write_pictures"]
 
 
 def describe_sources(
-    network: ProtoPNet, result: ProjectionResult, images: ImageSet, classes: tuple[str, ...]
+    network: ProtoPNet,
+    matches: Sequence[PrototypeMatch],
+    images: ImageSet,
+    classes: tuple[str, ...],
 ) -> tuple[PrototypeSource, ...]:
     """Turn the matches, whose rows are positions in ``images``, into records with boxes."""
     sources = []
-    for match in result.matches:
+    for match in matches:
         k = int(network.prototype_class[match.prototype])
         placement = images.placement(match.row)
         sources.append(

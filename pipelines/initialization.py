@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from medproto.networks import PlainClassifier, ProtoPNet
+from medproto.records import HeadKind
 
 from .datasets import ImageSet
 
@@ -39,24 +40,48 @@ def start_prototypes(
     """
     network.eval()
     classifier.eval()
-    patches: list[list[Tensor]] = [[] for _ in range(network.out_channels)]
+    patches: list[list[Tensor]] = [[] for _ in range(network.num_classes)]
+    layer = network.prototype_layer
     for batch, labels, _, _ in images.batches(32):
         features = network.features(batch)  # [B, D, *G]
         maps = classifier.class_activation(features).flatten(2)  # [B, K, N]
-        flat = features.flatten(2)  # [B, D, N]
+        flat = layer.patches(features).flatten(2)  # [B, D * size, N]
+        if layer.size:
+            maps = _centered(maps.unflatten(2, features.shape[2:]), layer.size)
         count = max(1, round(CELL_SHARE * flat.shape[2]))
         for b, label in enumerate(labels):
-            others = (maps[b].sum(dim=0) - maps[b, label]) / (maps.shape[1] - 1)
-            cells = (maps[b, label] - others).topk(count).indices
+            cells = _speaking(maps[b], label, network.head).topk(count).indices
             patches[label].append(flat[b][:, cells].T)  # [count, D]
     for k, own in enumerate(patches):
         members = (network.prototype_class == k).nonzero().flatten()
+        if not len(members) or not own:
+            continue
         points = torch.cat(own)
-        if network.prototype_layer.kind == "cosine":
+        if layer.kind == "cosine":
             points = functional.normalize(points, dim=1)
         # Fewer patches than prototypes: the rest keep their random start; projection drops them.
         clusters = min(len(members), len(points))
         means = KMeans(n_clusters=clusters, n_init=4, random_state=seed).fit(points.numpy())
-        centers = torch.from_numpy(means.cluster_centers_).to(network.prototype_layer.vectors)
-        network.prototype_layer.vectors[members[:clusters]] = centers
+        centers = torch.from_numpy(means.cluster_centers_).to(layer.vectors)
+        layer.vectors[members[:clusters]] = centers.reshape(clusters, *layer.vectors.shape[1:])
     logger.info("prototypes start at the centres of their classes' most telling patches.")
+
+
+def _speaking(maps: Tensor, label: int, head: HeadKind) -> Tensor:
+    """Return how much each cell ``[N]`` speaks for a class, from the activation maps ``[K, N]``.
+
+    Against the mean of the other classes; for grades, for having passed the threshold below and not
+    the one above.
+    """
+    if head != "ordinal":
+        return maps[label] - (maps.sum(dim=0) - maps[label]) / (len(maps) - 1)
+    below = maps[label - 1] if label > 0 else torch.zeros_like(maps[0])
+    above = maps[label] if label < len(maps) else torch.zeros_like(maps[0])
+    return below - above
+
+
+def _centered(maps: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Return the mean ``[B, K, N]`` of maps ``[B, K, *H]`` over each patch of ``size`` cells."""
+    for axis, side in enumerate(size):
+        maps = maps.unfold(2 + axis, side, 1).mean(dim=-1)
+    return maps.flatten(2)

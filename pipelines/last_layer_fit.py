@@ -10,15 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from medproto.last_layer import LastLayerSolution, replace_source_scores, solve_last_layer
+from medproto.last_layer import LastLayerSolution, replace_source_scores, solve_head
 from medproto.networks import ProtoPNet
 
 from .config import LastLayerConfig
 from .datasets import ImageSet
 from .inference import infer_scores
 
-__all__ = ["class_weights", "fit_last_layer"]
+__all__ = ["class_weights", "fit_last_layer", "keep_scores"]
 
 logger = logging.getLogger("medproto.train")
 
@@ -51,12 +52,13 @@ def fit_last_layer(
     labels = np.asarray(train.labels)
     prototype_class = network.prototype_class.cpu().numpy()
     replaced = replace_source_scores(scores, labels, prototype_class, np.asarray(source_positions))
-    solution = solve_last_layer(
+    solution = solve_head(
+        network.head,
         replaced,
         labels,
         prototype_class,
-        num_classes=network.out_channels,
-        class_weights=class_weights(train.labels, network.out_channels) if weighted else None,
+        num_classes=network.num_classes,
+        class_weights=class_weights(train.labels, network.num_classes) if weighted else None,
         l1=config.l1,
         ridge=config.ridge,
     )
@@ -69,14 +71,31 @@ def fit_last_layer(
     with torch.no_grad():
         network.last_layer.weight.copy_(torch.from_numpy(solution.weights))
         network.last_layer.bias.copy_(torch.from_numpy(solution.bias))
+    keep_scores(network, train, val, source_positions, scores_path, train_scores=scores)
+    return solution
+
+
+def keep_scores(
+    network: ProtoPNet,
+    train: ImageSet,
+    val: ImageSet,
+    source_positions: list[int],
+    path: Path,
+    *,
+    train_scores: NDArray[np.float64] | None = None,
+) -> None:
+    """Write scores and labels of both sets to the ``.npz`` at ``path``.
+
+    Args:
+        train_scores: where they are known already.
+    """
     np.savez(
-        scores_path,
-        train_scores=scores,
-        train_labels=labels,
+        path,
+        train_scores=infer_scores(network, train) if train_scores is None else train_scores,
+        train_labels=np.asarray(train.labels),
         train_rows=np.asarray(train.rows),
         val_scores=infer_scores(network, val),
         val_labels=np.asarray(val.labels),
         val_rows=np.asarray(val.rows),
         source_positions=np.asarray(source_positions),
     )
-    return solution

@@ -73,9 +73,12 @@ def locate_evidence(
             continue
         with torch.no_grad():
             output = network.evidence(images.image(position)[None])
-        k = int(output.logits[0].argmax())
+        predicted = int(output.logits[0].argmax())
+        # Where the logit of absence is fixed at 0, the evidence is that for the other class.
+        k = 1 if network.head == "binary" else predicted
         top = int((weights[k] * output.scores[0]).argmax())
-        cases.append(_locate(network, images, position, output, k, top, mask, grad_cam))
+        correct = predicted == images.labels[position]
+        cases.append(_locate(network, images, position, output, k, top, mask, correct, grad_cam))
     return cases
 
 
@@ -87,6 +90,7 @@ def _locate(
     k: int,
     top: int,
     mask: NDArray[np.bool_],
+    correct: bool,
     grad_cam: bool,
 ) -> LocatedCase:
     placement = images.placement(position)
@@ -100,7 +104,7 @@ def _locate(
         cam = cells_to_stored(cells, network.grid, placement)
     return LocatedCase(
         position=position,
-        correct=k == images.labels[position],
+        correct=correct,
         center=box.center,
         box=box,
         peak=tuple(i + 0.5 for i in np.unravel_index(int(cam.argmax()), cam.shape)),

@@ -9,34 +9,56 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from medproto.losses import ProtoPNetLoss
+from medproto.losses import HeadLoss, OrthogonalityLoss, ProtoPNetLoss, l1_of_other_classes
 from medproto.networks import ProtoPNet
+from medproto.records import HeadKind
 
 __all__ = ["classifier_step", "prototype_step"]
 
 Step = Callable[[Tensor, Tensor], dict[str, Tensor]]
 
 
-def classifier_step(model: nn.Module, class_weights: Tensor | None) -> Step:
+def classifier_step(model: nn.Module, head: HeadKind, class_weights: Tensor | None) -> Step:
     """Class-weighted cross-entropy of a plain classifier, divided by the number of images."""
+    objective = HeadLoss(head, class_weights=class_weights)
 
     def step(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        logits = model(images).float()
-        loss = nn.functional.cross_entropy(logits, labels, weight=class_weights, reduction="sum")
-        return {"loss": loss / len(labels), "cross_entropy": loss.detach() / len(labels)}
+        loss = objective(model(images).float(), labels)
+        return {"loss": loss, "cross_entropy": loss.detach()}
 
     return step
 
 
 def prototype_step(
-    model: ProtoPNet, *, cluster: float, separation: float, class_weights: Tensor | None
+    model: ProtoPNet,
+    *,
+    cluster: float,
+    separation: float,
+    class_weights: Tensor | None,
+    orthogonality: float = 0.0,
+    l1: float = 0.0,
 ) -> Step:
-    """Cross-entropy, cluster and separation cost of a prototype network."""
-    objective = ProtoPNetLoss(cluster=cluster, separation=separation, class_weights=class_weights)
+    """Cross-entropy, cluster and separation cost of a prototype network.
+
+    With ``orthogonality`` the likeness of prototypes of one class costs too. With ``l1`` the loss
+    has the published term on last-layer weights to other classes, which has a gradient only where
+    the last layer learns.
+    """
+    objective = ProtoPNetLoss(
+        cluster=cluster, separation=separation, head=model.head, class_weights=class_weights
+    )
+    likeness = OrthogonalityLoss()
 
     def step(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         output = model.evidence(images)
         distances = model.pool_distances(output.distances)
-        return objective(output.logits, distances, labels, model.prototype_class)
+        terms = objective(output.logits, distances, labels, model.prototype_class)
+        if orthogonality:
+            cost = likeness(model.prototype_layer.vectors, model.prototype_class)
+            terms = {**terms, "loss": terms["loss"] + orthogonality * cost, "orthogonality": cost}
+        if l1:
+            size = l1_of_other_classes(model.last_layer.weight, model.prototype_class)
+            terms = {**terms, "loss": terms["loss"] + l1 * size, "l1": size}
+        return terms
 
     return step

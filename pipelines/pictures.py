@@ -84,14 +84,14 @@ def reasoning_figure(
         prototypes: pictures by prototype; those of the shown rows are needed.
         heat_maps: ``[rows, cols]`` similarity maps by prototype; a missing one leaves its place
             empty.
-        class_index: whose logit is taken apart; ``None`` for the predicted class.
+        class_index: the logit that is taken apart; ``None`` for the prediction's shown one.
         rows: number of prototypes shown.
 
     Raises:
         KeyError: if the picture of a shown prototype is missing.
     """
     prediction = explanation.prediction
-    k = prediction.predicted if class_index is None else class_index
+    k = prediction.shown_logit if class_index is None else class_index
     contributions = [e.contributions[k] for e in explanation.evidence]
     account = score_sum(contributions, explanation.bias[k], prediction.logits[k], shown=rows)
     lines = len(account.shown)
@@ -115,9 +115,9 @@ def reasoning_figure(
                 ax.set_title(head, fontsize=10, color=INK, fontweight="bold", loc="left")
         picture = prototypes[evidence.prototype]
         _reasoning_row(axes, evidence, k, image, picture, heat_maps.get(evidence.prototype))
-    _sum_block(figure.add_subplot(grid[lines, :]), account, prediction.classes[k])
+    _sum_block(figure.add_subplot(grid[lines, :]), account, prediction.logit_names[k])
     figure.suptitle(
-        f"Evidence for and against: {plain_text(prediction.classes[k])}"
+        f"Evidence for and against: {plain_text(prediction.logit_names[k])}"
         f" (predicted: {plain_text(prediction.label)})",
         fontsize=13, color=INK, x=0.01, ha="left",
     )  # fmt: skip

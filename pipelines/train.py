@@ -1,50 +1,36 @@
-"""Train: cohort in, run folder out. Segments by gradient, then projection, then the last layer.
+"""Train: cohort in, run folder out. The steps of the schedule, then evaluation and report.
 
 The folder is a finished run only once ``model.json`` stands in it, which is written last.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 import platform
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import torch
-from torch import Tensor
 
 from medproto.data import Cohort
 from medproto.errors import ModelFileError
 from medproto.last_layer import LastLayerSolution
-from medproto.networks import (
-    ModelCard,
-    PlainClassifier,
-    ProtoPNet,
-    measure_center_shift,
-    save_model,
-)
-from medproto.networks.efficientnet_lite import LITE0_WEIGHTS_DIGEST
+from medproto.networks import ModelCard, PlainClassifier, ProtoPNet, save_model
 from medproto.networks.model_file import write_atomically
-from medproto.projection import project_prototypes
+from medproto.projection import PrototypeMatch
 from medproto.records import PrototypeSource
 
 from .checkpoint import Checkpoint
 from .config import ConfigError, RunConfig
 from .datasets import ImageSet
-from .engine import SegmentRun, SegmentState, SegmentTask
 from .evaluate import Evaluation, evaluate_model
 from .gallery import describe_sources, write_pictures
-from .initialization import start_prototypes
-from .last_layer_fit import class_weights, fit_last_layer
-from .objective import classifier_step, prototype_step
+from .last_layer_fit import keep_scores
 from .report import write_report
 from .runs import RunFolder, file_digest, sources_to_table, write_json
-from .schedule import Segment, ThreePhaseSchedule
+from .schedule import ThreePhaseSchedule
+from .steps import StepRunner
 from .trained_modules import TrainedModules
 from .training_input import find_device, resolve, snapshot, usable
 
@@ -62,7 +48,7 @@ def train(
     resume: bool = False,
     device: str = "cpu",
 ) -> RunFolder:
-    """Run the three phases and leave a finished run folder.
+    """Take the steps of the schedule and leave a finished run folder.
 
     Args:
         cohort: with a column ``split`` of ``train``, ``val`` and ``test``.
@@ -86,6 +72,7 @@ def train(
             "by --resume."
         )
     torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
     place = find_device(device)
     cohort, report = usable(cohort, config)
     config = resolve(config, cohort, report)
@@ -110,11 +97,20 @@ class _Training:
         if checkpoint.load(modules):
             logger.info("resumed after %d finished epochs.", len(checkpoint.history))
         write_atomically(self.out / "config.yaml", self.config.to_yaml().encode())
-        schedule = ThreePhaseSchedule.from_config(self.config.training, twin=self.twin)
-        for segment in schedule:
-            if segment.index >= checkpoint.segment:
-                self._segment(segment, modules, checkpoint, train, val)
-        return self._finish(modules, train, val)
+        schedule = ThreePhaseSchedule.from_config(self.config, twin=self.twin)
+        runner = StepRunner(
+            self.out, self.config, schedule, modules, checkpoint, train, val, self.device
+        )
+        for step in schedule.steps[checkpoint.step :]:
+            runner.take(step)
+        modules.cpu().float().eval()
+        matches, chosen = checkpoint.matches, checkpoint.chosen
+        if chosen is not None:
+            modules.network.load_state_dict(chosen.tensors)
+            matches = chosen.matches
+            positions = [match.row for match in matches]
+            keep_scores(modules.network, train, val, positions, self.out / "scores.npz")
+        return self._finish(modules, matches, runner.solution, train, val)
 
     def _load(self, split: str) -> ImageSet:
         rows = self.cohort.table.index[self.cohort.table["split"] == split].tolist()
@@ -143,95 +139,17 @@ class _Training:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         return modules
 
-    def _segment(
+    def _finish(
         self,
-        segment: Segment,
         modules: TrainedModules,
-        checkpoint: Checkpoint,
+        matches: tuple[PrototypeMatch, ...],
+        solution: LastLayerSolution | None,
         train: ImageSet,
         val: ImageSet,
-    ) -> None:
-        state = checkpoint.state if segment.index == checkpoint.segment else SegmentState()
-        if state.epoch == 0:
-            self._begin(segment, modules, train)
-        model, training = modules.learning_in(segment.name), self.config.training
-        task = SegmentTask(
-            name=segment.name,
-            number=segment.index,
-            epochs=segment.epochs,
-            network=model,
-            step=self._step(model, train),
-            groups=segment.parameter_groups(model, training),
-            frozen=segment.frozen(model),
-            patience=training.patience,
-        )
-        checkpoint.segment, checkpoint.state = segment.index, state
-
-        def after_epoch(row: dict[str, Any]) -> None:
-            checkpoint.history.append(row)
-            checkpoint.save(modules)
-            table = pd.DataFrame(checkpoint.history).to_csv(index=False)
-            write_atomically(self.out / "history.csv", table.encode())
-
-        SegmentRun(
-            task,
-            state,
-            train,
-            val,
-            batch_size=training.batch_size,
-            augment=self.config.data.augment,
-            seed=self.config.seed,
-            device=self.device,
-            after_epoch=after_epoch,
-        ).run()
-        checkpoint.segment, checkpoint.state = segment.index + 1, SegmentState()
-        checkpoint.save(modules)
-
-    def _begin(self, segment: Segment, modules: TrainedModules, train: ImageSet) -> None:
-        """Deterministic steps between segments; repeated by a resume before the first epoch."""
-        if segment.name == "twin" and modules.twin is not None:
-            modules.twin.load_state_dict(modules.classifier.state_dict())
-        first_with_prototypes = "warm" if self.config.training.warm_epochs else "joint"
-        if segment.name == first_with_prototypes and self.config.model.initialization == "kmeans":
-            modules.cpu()
-            start_prototypes(modules.network, modules.classifier, train, seed=self.config.seed)
-            modules.to(self.device)
-
-    def _step(
-        self, model: ProtoPNet | PlainClassifier, train: ImageSet
-    ) -> Callable[[Tensor, Tensor], dict[str, Tensor]]:
-        training = self.config.training
-        weights = None
-        if training.class_weights:
-            weights = torch.tensor(class_weights(train.labels, len(self.config.data.classes or ())))
-            weights = weights.to(self.device)
-        if isinstance(model, PlainClassifier):
-            return classifier_step(model, weights)
-        return prototype_step(
-            model, cluster=training.cluster, separation=training.separation, class_weights=weights
-        )
-
-    def _finish(self, modules: TrainedModules, train: ImageSet, val: ImageSet) -> RunFolder:
-        """Projection, last layer, evaluation, report, model file: in memory first, model last."""
-        network = modules.cpu().network.float().eval()
-        self._place_cells(network, train)
-        result = project_prototypes(network, train.batches(32), train.image)
-        if result.dropped:
-            logger.warning(
-                "%d prototype(s) dropped: their class has fewer groups than prototypes.",
-                len(result.dropped),
-            )
-        classes = tuple(self.config.data.classes or ())
-        sources = describe_sources(network, result, train, classes)
-        solution = fit_last_layer(
-            network,
-            train,
-            val,
-            [match.row for match in result.matches],
-            self.config.last_layer,
-            weighted=self.config.training.class_weights,
-            scores_path=self.out / "scores.npz",
-        )
+    ) -> RunFolder:
+        """Sources, evaluation, report, model file: in memory first, model last."""
+        network, classes = modules.network, tuple(self.config.data.classes or ())
+        sources = describe_sources(network, matches, train, classes)
         sources_to_table(sources).to_parquet(self.out / "prototypes.parquet", index=False)
         write_pictures(self.out / "prototypes", sources, train)
         twin = modules.twin
@@ -244,33 +162,23 @@ class _Training:
         self._write_results(evaluation, solution, network, sources)
         return RunFolder(self.out)
 
-    def _place_cells(self, network: ProtoPNet, train: ImageSet) -> None:
-        batches = itertools.islice((images for images, *_ in train.batches(32)), 4)
-        shift = measure_center_shift(network, batches, seed=self.config.seed)
-        network.center_shift.copy_(torch.tensor(shift))
-        logger.info(
-            "feature cells look %s pixels beside their theoretical centres; maps are drawn there.",
-            " / ".join(f"{value:+.1f}" for value in shift),
-        )
-
     def _write_results(
         self,
         evaluation: Evaluation,
-        solution: LastLayerSolution,
+        solution: LastLayerSolution | None,
         network: ProtoPNet,
         sources: tuple[PrototypeSource, ...],
     ) -> None:
-        certificate = asdict(solution)
-        certificate = {k: certificate[k] for k in ("objective", "residual", "iterations", "zeros")}
+        keys = ("objective", "residual", "iterations", "zeros")
+        certificate = None if solution is None else {key: getattr(solution, key) for key in keys}
         metrics = {**evaluation.summary, "last_layer": certificate}
         write_json(self.out / "metrics.json", metrics)
-        card = self._card()
+        card = self._card(network)
         write_report(self.out, network, card, sources, metrics, evaluation)
         save_model(self.out, network, card)
 
-    def _card(self) -> ModelCard:
+    def _card(self, network: ProtoPNet) -> ModelCard:
         data = self.config.data
-        pretrained = self.config.model.pretrained
         return ModelCard(
             classes=tuple(data.classes or ()),
             preprocessing={
@@ -282,7 +190,7 @@ class _Training:
             config_digest=self.config.digest(),
             cohort_digest=self.cohort.digest,
             prototypes_digest=file_digest(self.out / "prototypes.parquet"),
-            backbone_weights=LITE0_WEIGHTS_DIGEST if pretrained else None,
+            backbone_weights=network.backbone.weights_digest,
             versions={
                 **{name: version(name) for name in ("medproto", "torch", "monai")},
                 "python": platform.python_version(),

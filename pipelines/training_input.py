@@ -14,6 +14,9 @@ from .config import ConfigError, RunConfig
 
 __all__ = ["find_device", "resolve", "snapshot", "usable"]
 
+LAST_STAGE = 7
+"""Of EfficientNet-Lite0: a seventh of 224 pixels along an axis, as the published backbones."""
+
 
 def find_device(name: str) -> torch.device:
     """Return the device of this name.
@@ -61,7 +64,10 @@ def resolve(config: RunConfig, cohort: Cohort, report: CohortReport) -> RunConfi
     """Fill in what the configuration leaves to the data, so that the saved one is complete."""
     longest = max(max(r.shape) for r in report.references if r is not None)
     size = config.data.image_size or choose_image_size(longest)
-    stage = config.model.stage or choose_stage(size)
+    stage = config.model.stage
+    if stage is None and config.model.backbone == "efficientnet_lite0":
+        # The paper compares the last features, however few cells they have.
+        stage = LAST_STAGE if config.preset == "paper" else choose_stage(size)
     classes = choose_classes(cohort.classes, config.data.classes)
     data = config.data.model_copy(update={"classes": classes, "image_size": size})
     model = config.model.model_copy(update={"stage": stage})

@@ -21,7 +21,7 @@ INSIDE_MEDPROTO = {
     "metrics": BASE,
     "last_layer": BASE | {"networks"},
     "projection": BASE | {"networks"},
-    "explain": BASE | {"networks", "projection", "last_layer"},
+    "explain": BASE | {"metrics", "networks", "projection", "last_layer"},
 }
 LIBRARIES_NOT_FOR_AUDIT = {"torch", "monai", "pydicom", "nibabel", "streamlit", "captum", "pandas"}
 FORBIDDEN_EVERYWHERE = {"torchvision", "timm", "pytorch_grad_cam", "lightning", "pickle"}

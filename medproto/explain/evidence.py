@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import CompletenessError
+from ..metrics import probabilities
 from ..networks import ProtoPNet, ProtoPNetOutput
 from ..records import (
     Explanation,
@@ -57,11 +58,11 @@ def explain(
         image: ``[C, *S]``, preprocessed as for training.
         reference: what is known of the stored image.
         placement: where the stored image lies in ``image``.
-        classes: ``[K]`` names.
+        classes: names of the classes, grades or findings.
         sources: ``[P]`` where the prototypes came from, in order.
         model_digest: identity of the model.
-        faithfulness: number of largest absolute contributions to the predicted class whose boxes
-            are measured.
+        faithfulness: number of largest absolute contributions to the shown logit whose boxes are
+            measured.
 
     Raises:
         CompletenessError: if contributions and bias do not sum to the logits within 1e-4.
@@ -69,7 +70,7 @@ def explain(
     """
     _check_lengths(network, classes, sources)
     output = network.evidence(image[None])
-    prediction = _prediction(output, reference, classes, model_digest)
+    prediction = _prediction(network, output, reference, classes, model_digest)
     scores = output.scores[0].double().cpu().numpy()  # [P]
     weights = network.last_layer.weight.double().cpu().numpy()  # [K, P]
     bias = network.last_layer.bias.double().cpu().numpy()  # [K]
@@ -82,7 +83,7 @@ def explain(
             f"the largest difference is {error:g}. Is the last layer run in reduced precision?"
         )
     boxes = [network_box(network, output, p, image.shape[1:]) for p in range(len(scores))]
-    order = np.argsort(-np.abs(contributions[prediction.predicted]), kind="stable")[:faithfulness]
+    order = np.argsort(-np.abs(contributions[prediction.shown_logit]), kind="stable")[:faithfulness]
     measured = box_faithfulness(network, image, [(int(p), boxes[p]) for p in order])
     evidence = tuple(
         PrototypeEvidence(
@@ -107,24 +108,29 @@ def _check_lengths(
     network: ProtoPNet, classes: Sequence[str], sources: Sequence[PrototypeSource]
 ) -> None:
     prototypes = len(network.prototype_class)
-    if len(classes) != network.out_channels or len(sources) != prototypes:
+    if len(classes) != network.num_classes or len(sources) != prototypes:
         raise ValueError(
-            f"classes and sources must have {network.out_channels} and {prototypes} entries, got "
+            f"classes and sources must have {network.num_classes} and {prototypes} entries, got "
             f"{len(classes)} and {len(sources)}. Project the prototypes first."
         )
 
 
 def _prediction(
-    output: ProtoPNetOutput, reference: ImageReference, classes: Sequence[str], model_digest: str
+    network: ProtoPNet,
+    output: ProtoPNetOutput,
+    reference: ImageReference,
+    classes: Sequence[str],
+    model_digest: str,
 ) -> Prediction:
     logits = output.logits[0].double().cpu()
     return Prediction(
         reference=reference,
         classes=tuple(classes),
         logits=tuple(logits.tolist()),
-        probabilities=tuple(logits.softmax(dim=0).tolist()),
+        probabilities=tuple(probabilities(logits[None].numpy(), head=network.head)[0].tolist()),
         model_digest=model_digest,
         dtype=str(output.similarities.dtype).removeprefix("torch."),
+        head=network.head,
     )
 
 

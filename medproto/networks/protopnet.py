@@ -12,24 +12,25 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..records import CellGrid
-from .efficientnet_lite import EfficientNetLite0
+from ..records import CellGrid, HeadKind
+from .add_on import AddOn, build_add_on
+from .backbones import build_backbone
+from .backbones.base import Weights
+from .heads import class_count, initial_last_layer, prototype_counts
 from .prototype_layer import PrototypeLayer, Similarity
 
-__all__ = ["AddOn", "ProtoPNet", "ProtoPNetOutput"]
+__all__ = ["ProtoPNet", "ProtoPNetOutput"]
 
-AddOn = Literal["none", "regular"]
-
-OWN_CLASS_WEIGHT = 1.0
-OTHER_CLASS_WEIGHT = -0.5
-"""Initial last-layer weights of the published code; the paper fixes only their signs' meaning."""
+FURTHER_ARGUMENTS = {"layout", "measured"}
+"""Of :func:`build_backbone`; what of a backbone does not follow from the other arguments."""
 
 
 class ProtoPNetOutput(NamedTuple):
@@ -53,30 +54,39 @@ class ProtoPNetOutput(NamedTuple):
 class ProtoPNet(nn.Module):
     """Prototype network: a class is scored by how much some patch looks like its prototypes.
 
-    Differences from [1]: a bias in the last layer (0 until it is solved), a choice of similarity
-    and pooling, features of any backbone stage, and the class of a prototype kept in the state
-    dict. With ``similarity="log"``, ``similarity_scale=1``, ``add_on="regular"`` and ``top_k=1``
-    the formulas are the published ones.
+    Differences from [1]: a bias in the last layer (0 until it is solved), a choice of head,
+    similarity and pooling, features of any backbone and stage, and the class of a prototype kept in
+    the state dict. With ``similarity="log"``, ``similarity_scale=1``, ``add_on="regular"`` and
+    ``top_k=1`` the formulas are the published ones.
 
     Args:
         spatial_dims: ``n``, 2 or 3.
         in_channels: ``C``; values of the image in [0, 1].
-        out_channels: ``K``, at least 2.
+        out_channels: ``K``: classes or findings, or one less than there are grades.
         image_size: ``*S``; the place of the feature cells depends on it.
-        backbone: ``"efficientnet_lite0"``.
-        stage: block stage of the backbone whose features are compared, 1 to 7.
-        prototypes_per_class: one count for all classes, or ``K`` counts; each at least 1. ``P`` is
-            their sum, in order of the classes.
+        backbone: one of :data:`medproto.networks.backbones.BACKBONES`, or
+            ``"package.module:factory"`` for a network of one's own.
+        stage: last stage of the backbone that is kept; ``None`` is its deepest.
+        weights: pretrained weights of the backbone, as of
+            :func:`medproto.networks.backbones.build_backbone`; 2-D only.
+        head: what the logits mean, see :mod:`medproto.networks.heads`.
+        prototypes_per_class: one count for all classes, or one for each; ``P`` is their sum, in
+            order of the classes.
         add_on: ``"none"`` compares the features as they are; ``"regular"`` adds two 1x1
-            convolutions, ReLU between and a sigmoid behind, as published.
-        prototype_channels: ``D`` behind ``add_on="regular"``; without effect for ``"none"``.
-        similarity: ``"cosine"`` or ``"log"``, see :class:`PrototypeLayer`.
-        similarity_scale: ``None`` takes 10 for cosine and ``D`` for log.
+            convolutions, ReLU between and a sigmoid behind, as published; ``"bottleneck"`` halves
+            the channels in steps.
+        prototype_channels: ``D`` behind add-on layers; without effect for ``"none"``.
+        prototype_size: cells of a prototype, one number for all axes or one for each.
+        similarity: ``"cosine"``, ``"log"``, ``"linear"`` or ``"focal"``, see
+            :class:`PrototypeLayer`.
+        similarity_scale: ``None`` takes 10 for cosine and the number of values of a prototype for
+            the others.
         top_k: the score is the mean of the ``top_k`` largest similarities [2]; 1 is the maximum.
-        pretrained: ImageNet weights for the backbone, 2-D only.
+        backbone_arguments: ``layout`` or ``measured`` of the backbone; a saved model knows them.
 
     Raises:
         ValueError: if an argument is outside the range given above.
+        ModelFileError: if the weights cannot be read.
 
     Example:
         >>> net = ProtoPNet(2, 1, 2, image_size=(64, 64), prototypes_per_class=3).eval()
@@ -95,37 +105,54 @@ class ProtoPNet(nn.Module):
         *,
         image_size: Sequence[int],
         backbone: str = "efficientnet_lite0",
-        stage: int = 5,
+        stage: int | None = None,
+        weights: Weights = None,
+        head: HeadKind = "multiclass",
         prototypes_per_class: int | Sequence[int] = 10,
         add_on: AddOn = "none",
         prototype_channels: int = 128,
+        prototype_size: int | Sequence[int] = 1,
         similarity: Similarity = "cosine",
         similarity_scale: float | None = None,
         top_k: int = 1,
-        pretrained: bool = False,
+        backbone_arguments: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        counts = _counts(prototypes_per_class, out_channels)
-        if backbone != "efficientnet_lite0":
-            raise ValueError(f"backbone must be 'efficientnet_lite0', got {backbone!r}.")
+        self.head: HeadKind = head
         self.out_channels = out_channels
-        self.backbone = EfficientNetLite0(
-            spatial_dims, in_channels, image_size=image_size, stage=stage, pretrained=pretrained
+        self.num_classes = class_count(head, out_channels)
+        counts = prototype_counts(head, prototypes_per_class, self.num_classes)
+        further = dict(backbone_arguments or {})
+        if not further.keys() <= FURTHER_ARGUMENTS:  # a model file must not declare itself trusted
+            raise ValueError(
+                f"backbone_arguments must be of {sorted(FURTHER_ARGUMENTS)}, got {sorted(further)}."
+            )
+        self.backbone = build_backbone(
+            backbone,
+            spatial_dims,
+            in_channels,
+            image_size=image_size,
+            stage=stage,
+            weights=weights,
+            **further,
         )
         self.register_buffer("center_shift", torch.zeros(spatial_dims))
-        self.add_on, channels = _add_on(
+        self.add_on, channels = build_add_on(
             add_on, spatial_dims, self.backbone.out_channels, prototype_channels
         )
-        scale = similarity_scale or (10.0 if similarity == "cosine" else float(channels))
+        size = _size(prototype_size, self.backbone.grid)
+        if similarity_scale is None:
+            similarity_scale = 10.0 if similarity == "cosine" else float(channels * math.prod(size))
         self.prototype_layer = PrototypeLayer(
-            sum(counts), channels, similarity=similarity, scale=scale
+            sum(counts), channels, size=size, similarity=similarity, scale=similarity_scale
         )
-        cells = int(torch.tensor(self.grid.shape).prod())
+        cells = math.prod(self.grid.shape)
         if not 1 <= top_k <= cells:
             raise ValueError(f"top_k must be 1 to {cells} (the number of cells), got {top_k}.")
         self.top_k = top_k
         self.register_buffer(
-            "prototype_class", torch.arange(out_channels).repeat_interleave(torch.tensor(counts))
+            "prototype_class",
+            torch.arange(self.num_classes).repeat_interleave(torch.tensor(counts)),
         )
         self.last_layer = nn.Linear(len(self.prototype_class), out_channels)
         self.arguments: dict[str, Any] = {
@@ -135,26 +162,44 @@ class ProtoPNet(nn.Module):
             "image_size": list(image_size),
             "backbone": backbone,
             "stage": stage,
+            "head": head,
             "prototypes_per_class": counts,
             "add_on": add_on,
             "prototype_channels": prototype_channels,
+            "prototype_size": list(size),
             "similarity": similarity,
-            "similarity_scale": scale,
+            "similarity_scale": similarity_scale,
             "top_k": top_k,
+            "backbone_arguments": {
+                key: value
+                for key, value in self.backbone.arguments.items()
+                if key in FURTHER_ARGUMENTS
+            },
         }
         self.reset_last_layer()
 
     @property
     def grid(self) -> CellGrid:
-        """True place of the feature cells in the image: the backbone's, and the measured shift.
+        """True place of the compared patches in the image: the backbone's cells, measured shift.
 
-        The 1x1 convolutions of the add-on layers do not move them. The buffer ``center_shift`` is 0
-        until :func:`medproto.networks.measure_center_shift` has been run and its result set.
+        A prototype of several cells sits in their middle. The 1x1 convolutions of the add-on layers
+        move nothing. The buffer ``center_shift`` is 0 until
+        :func:`medproto.networks.measure_center_shift` has been run and its result set.
         """
-        grid = self.backbone.grid
-        shift = self.center_shift.tolist()
-        center = tuple(c + s for c, s in zip(grid.first_center, shift, strict=True))
-        return replace(grid, first_center=center)
+        grid, shift = self.backbone.grid, self.center_shift.tolist()
+        size = self.prototype_layer.size or (1,) * len(shift)
+        return replace(
+            grid,
+            shape=tuple(n - s + 1 for n, s in zip(grid.shape, size)),
+            first_center=tuple(
+                first + (s - 1) / 2 * step + moved
+                for first, step, s, moved in zip(grid.first_center, grid.stride, size, shift)
+            ),
+            receptive_field=tuple(
+                field + (s - 1) * step
+                for field, step, s in zip(grid.receptive_field, grid.stride, size)
+            ),
+        )
 
     @property
     def feature_layer(self) -> nn.Module:
@@ -162,23 +207,24 @@ class ProtoPNet(nn.Module):
         return self.add_on
 
     def reset_last_layer(self) -> None:
-        """Set weights to +1 for the own class and -0.5 for the others, the bias to 0 (code [1])."""
-        own = torch.nn.functional.one_hot(self.prototype_class, self.out_channels).T  # [K, P]
-        weight = own * (OWN_CLASS_WEIGHT - OTHER_CLASS_WEIGHT) + OTHER_CLASS_WEIGHT
+        """Set the weights that training starts with, see :func:`.heads.initial_last_layer`."""
+        weight, bias = initial_last_layer(self.head, self.prototype_class, self.num_classes)
         with torch.no_grad():
             self.last_layer.weight.copy_(weight)
-            self.last_layer.bias.zero_()
+            self.last_layer.bias.copy_(bias)
 
     def keep_prototypes(self, indices: Sequence[int]) -> None:
         """Drop all prototypes but these, with their last-layer columns; order is kept.
 
         Raises:
-            ValueError: if a class would be left without any prototype.
+            ValueError: if a class that has prototypes would be left without any.
         """
         index = torch.as_tensor(sorted(set(indices)), dtype=torch.long)
         kept = self.prototype_class[index.to(self.prototype_class.device)]
-        if len(kept.unique()) != self.out_channels:
-            raise ValueError("every class must keep at least one prototype; keep more of them.")
+        if len(kept.unique()) != len(self.prototype_class.unique()):
+            raise ValueError(
+                "every class with prototypes must keep at least one prototype; keep more of them."
+            )
         self.prototype_layer.vectors = nn.Parameter(self.prototype_layer.vectors.detach()[index])
         self.prototype_class = kept
         layer = nn.Linear(len(kept), self.out_channels).to(self.last_layer.weight.device)
@@ -186,7 +232,7 @@ class ProtoPNet(nn.Module):
             layer.weight.copy_(self.last_layer.weight[:, index])
             layer.bias.copy_(self.last_layer.bias)
         self.last_layer = layer
-        counts = kept.bincount(minlength=self.out_channels).tolist()
+        counts = kept.bincount(minlength=self.num_classes).tolist()
         self.arguments["prototypes_per_class"] = counts
 
     def features(self, x: Tensor) -> Tensor:
@@ -225,37 +271,12 @@ class ProtoPNet(nn.Module):
         return ProtoPNetOutput(logits, distances, similarities, scores, locations)
 
 
-def _counts(prototypes_per_class: int | Sequence[int], out_channels: int) -> list[int]:
-    if isinstance(prototypes_per_class, int):
-        prototypes_per_class = [prototypes_per_class] * out_channels
-    counts = list(prototypes_per_class)
-    if out_channels < 2 or len(counts) != out_channels or min(counts) < 1:
+def _size(prototype_size: int | Sequence[int], grid: CellGrid) -> tuple[int, ...]:
+    axes = len(grid.shape)
+    size = (prototype_size,) * axes if isinstance(prototype_size, int) else tuple(prototype_size)
+    if len(size) != axes or any(not 1 <= s <= n for s, n in zip(size, grid.shape)):
         raise ValueError(
-            "out_channels must be >= 2 and prototypes_per_class one count >= 1 a class, "
-            f"got {out_channels} and {counts}."
+            f"prototype_size must be {axes} values from 1 to the feature cells "
+            f"{list(grid.shape)}, got {list(size)}."
         )
-    return counts
-
-
-def _add_on(
-    kind: str, spatial_dims: int, in_channels: int, prototype_channels: int
-) -> tuple[nn.Module, int]:
-    """Build the add-on layers; return them with the number of channels behind them."""
-    from monai.networks.layers import Conv
-
-    if kind == "none":
-        return nn.Identity(), in_channels
-    if kind != "regular":
-        raise ValueError(f"add_on must be 'none' or 'regular', got {kind!r}.")
-    convolution = Conv[Conv.CONV, spatial_dims]
-    layers = nn.Sequential(
-        convolution(in_channels, prototype_channels, kernel_size=1),
-        nn.ReLU(),
-        convolution(prototype_channels, prototype_channels, kernel_size=1),
-        nn.Sigmoid(),
-    )
-    for layer in layers:
-        if isinstance(layer, (nn.Conv2d, nn.Conv3d)):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            layer.bias.data.zero_() if layer.bias is not None else None
-    return layers, prototype_channels
+    return size

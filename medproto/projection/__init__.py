@@ -1,12 +1,18 @@
-"""Projection: replace each prototype by a real patch of a training image."""
+"""Projection of prototypes onto training patches, the patches nearest to them, and pruning."""
 
+from .nearest import PatchHit, nearest_patches
 from .project import ProjectionResult, PrototypeMatch, project_prototypes
+from .pruning import PruningDecision, pruning_decision
 from .search import Candidate, NearestPatches
 
 __all__ = [
     "Candidate",
     "NearestPatches",
+    "PatchHit",
     "ProjectionResult",
     "PrototypeMatch",
+    "PruningDecision",
+    "nearest_patches",
     "project_prototypes",
+    "pruning_decision",
 ]

@@ -23,14 +23,14 @@ from torch import Tensor
 
 from ..errors import ProjectionError
 from ..networks import ProtoPNet
-from .search import Candidate, NearestPatches
+from .search import Candidate, Labels, NearestPatches
 
 __all__ = ["ProjectionResult", "PrototypeMatch", "project_prototypes"]
 
-TOLERANCE = {"log": 1e-3, "cosine": 1e-4}
+TOLERANCE = {"cosine": 1e-4, "focal": 1e-3, "linear": 1e-6, "log": 1e-3}
 """How far below its bound a prototype may score on its source; for cosine before scaling."""
 
-Batch = tuple[Tensor, Sequence[int], Sequence[int], Sequence[str]]
+Batch = tuple[Tensor, Labels, Sequence[int], Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,8 @@ class PrototypeMatch:
         group: its patient or group.
         cell: zero-based feature cell.
         distance: from the prototype to the patch before projection, feature units.
-        similarity: at ``cell`` after projection, measured on the image alone.
+        similarity: at ``cell`` after projection, measured on the image alone; for ``"focal"``
+            before the mean is subtracted.
     """
 
     prototype: int
@@ -68,7 +69,11 @@ class ProjectionResult:
 
 
 def project_prototypes(
-    network: ProtoPNet, batches: Iterable[Batch], load_image: Callable[[int], Tensor]
+    network: ProtoPNet,
+    batches: Iterable[Batch],
+    load_image: Callable[[int], Tensor],
+    *,
+    unique: bool = True,
 ) -> ProjectionResult:
     """Replace every prototype by its patch, in place, and check that it recognises it.
 
@@ -79,6 +84,8 @@ def project_prototypes(
         batches: ``(images [B, C, *S], labels, rows, groups)`` of the training images, with the
             preprocessing of prediction and without augmentation; gone through once.
         load_image: returns the same image ``[C, *S]`` for a row; called once for each prototype.
+        unique: no two prototypes from one group. False is the published push: each prototype takes
+            its nearest patch, whoever else has taken it.
 
     Raises:
         ProjectionError: if a class has no training image, or a prototype afterwards scores less
@@ -90,7 +97,8 @@ def project_prototypes(
         search = NearestPatches(network)
         for batch in batches:
             search.add(*batch)
-        chosen = _assign(search.candidates())
+        candidates = search.candidates()
+        chosen = _assign(candidates) if unique else [own[0] if own else None for own in candidates]
         dropped = [p for p, candidate in enumerate(chosen) if candidate is None]
         _check_classes(network, dropped)
         if dropped:
@@ -131,7 +139,7 @@ def _assign(candidates: Sequence[Sequence[Candidate]]) -> list[Candidate | None]
 def _check_classes(network: ProtoPNet, dropped: Sequence[int]) -> None:
     left = network.prototype_class.clone()
     left[list(dropped)] = -1
-    missing = [k for k in range(network.out_channels) if not (left == k).any()]
+    missing = sorted(set(network.prototype_class.tolist()) - set(left.tolist()))
     if missing:
         raise ProjectionError(
             f"every class needs a training image of a group of its own, class {missing[0]} (index) "
@@ -144,9 +152,12 @@ def _write_vectors(
     network: ProtoPNet, chosen: Sequence[Candidate], images: dict[int, Tensor]
 ) -> None:
     for p, candidate in enumerate(chosen):
-        features = network.features(images[candidate.row][None])[0]  # [D, *G]
-        flat = int(np.ravel_multi_index(candidate.cell, features.shape[1:]))
-        network.prototype_layer.vectors[p] = features.flatten(1)[:, flat].float()
+        layer = network.prototype_layer
+        features = network.features(images[candidate.row][None])
+        patches = layer.patches(features)[0]  # [D * size, *G]
+        flat = int(np.ravel_multi_index(candidate.cell, patches.shape[1:]))
+        patch = patches.flatten(1)[:, flat]
+        layer.vectors[p] = patch.float().reshape(layer.vectors.shape[1:])
 
 
 @torch.no_grad()
@@ -158,8 +169,8 @@ def _check(
     unit = layer.scale if layer.kind == "cosine" else 1.0
     lowest = layer.bound - TOLERANCE[layer.kind] * unit
     for p, candidate in enumerate(chosen):
-        similarities = network.evidence(images[candidate.row][None]).similarities
-        similarity = float(similarities[(0, p, *candidate.cell)])
+        distances = network.evidence(images[candidate.row][None]).distances
+        similarity = float(layer.similarity_of_patches(distances[(0, p, *candidate.cell)]))
         if not similarity >= lowest:
             raise ProjectionError(
                 f"prototype {p} must score at least {lowest:.4f} on its own source (row "

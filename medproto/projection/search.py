@@ -17,7 +17,17 @@ from torch import Tensor
 
 from ..networks import ProtoPNet
 
-__all__ = ["Candidate", "NearestPatches"]
+__all__ = ["Candidate", "Labels", "NearestPatches", "shows"]
+
+Labels = Sequence[int] | Sequence[Sequence[float]]
+"""``[B]`` classes, or ``[B][classes]`` of 1, 0 and NaN."""
+
+
+def shows(label: int | Sequence[float], class_index: int) -> bool:
+    """Tell whether an image of this label shows the class; unknown is no."""
+    if isinstance(label, int):
+        return label == class_index
+    return label[class_index] == 1
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -51,12 +61,13 @@ class NearestPatches:
 
     @torch.no_grad()
     def add(
-        self, images: Tensor, labels: Sequence[int], rows: Sequence[int], groups: Sequence[str]
+        self, images: Tensor, labels: Labels, rows: Sequence[int], groups: Sequence[str]
     ) -> None:
         """Search ``images [B, C, *S]``, which must be preprocessed as for prediction.
 
         Args:
-            labels: ``[B]`` classes; a prototype looks at images of its own class only.
+            labels: ``[B]`` classes, or for each image one value a class, 1 where it shows it. A
+                prototype looks at images that show its own class only.
             rows: ``[B]`` zero-based rows, to be returned with the candidates.
             groups: ``[B]`` patients or groups.
         """
@@ -65,7 +76,7 @@ class NearestPatches:
         cells = torch.stack(torch.unravel_index(flat, distances.shape[2:]), dim=-1).tolist()
         for b, values in enumerate(nearest.tolist()):
             for p, value in enumerate(values):
-                if self._classes[p] == labels[b]:
+                if shows(labels[b], self._classes[p]):
                     self._offer(p, Candidate(value, rows[b], tuple(cells[b][p]), groups[b]))
 
     def _offer(self, prototype: int, candidate: Candidate) -> None:

@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: one case, one run, one comparison of methods.
+"""Self-contained HTML pages: a case, a run, its prototypes, a comparison of methods.
 
 Images are inline, there is no script and no remote address; every value from data is escaped.
 """
@@ -11,16 +11,21 @@ from .models import (
     RecordStamp,
     RunReport,
 )
-from .render import case_page, comparison_page, run_report
+from .prototype_view import NearestPatch, PrototypeCard, PrototypePage
+from .render import case_page, comparison_page, prototype_page, run_report
 
 __all__ = [
     "CasePage",
     "ComparisonCase",
     "ComparisonPage",
     "ComparisonRow",
+    "NearestPatch",
+    "PrototypeCard",
+    "PrototypePage",
     "RecordStamp",
     "RunReport",
     "case_page",
     "comparison_page",
+    "prototype_page",
     "run_report",
 ]

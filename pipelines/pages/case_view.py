@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from medproto.records import BoxFaithfulness, ImageReference, PixelBox, PrototypeEvidence
+from medproto.records import (
+    BoxFaithfulness,
+    Explanation,
+    ImageReference,
+    PixelBox,
+    PrototypeEvidence,
+)
 
 from ..raster import AGAINST, FOR, picture_uri
 from ..score_sum import score_sum
+from ..strongest_weight import strongest_elsewhere
 from .models import CasePage
 
 __all__ = ["case_context"]
@@ -15,6 +22,8 @@ __all__ = ["case_context"]
 MAIN_SIDE = 520
 ROW_SIDE = 230
 CROP_SIDE = 150
+MOST_SIMILAR = 10
+BOXED = 5
 
 
 def case_context(case: CasePage) -> dict[str, Any]:
@@ -25,7 +34,7 @@ def case_context(case: CasePage) -> dict[str, Any]:
     """
     explanation = case.explanation
     prediction = explanation.prediction
-    k = prediction.predicted
+    k = prediction.shown_logit
     account = score_sum(
         [e.contributions[k] for e in explanation.evidence],
         explanation.bias[k],
@@ -34,7 +43,7 @@ def case_context(case: CasePage) -> dict[str, Any]:
     )
     shown = [explanation.evidence[position] for position in account.shown]
     order = sorted(range(len(prediction.classes)), key=lambda c: -prediction.logits[c])
-    boxes = [(e.box, _color(e.contributions[k])) for e in reversed(shown)]
+    boxes = [(e.box, _color(e.contributions[k])) for e in reversed(shown[:BOXED])]
     return {
         "case": case,
         "prediction": prediction,
@@ -51,6 +60,8 @@ def case_context(case: CasePage) -> dict[str, Any]:
         "sum": account,
         "shown_sum": account.total - account.others_sum - account.bias,
         "rows": [_row(case, evidence, k, place) for place, evidence in enumerate(shown, start=1)],
+        "boxed": len(boxes),
+        "similar": _most_similar(explanation, k),
         "image": picture_uri(case.image, boxes=boxes, side=MAIN_SIDE),
         "completeness_error": explanation.completeness_error,
         "reference": prediction.reference,
@@ -81,7 +92,29 @@ def _row(case: CasePage, evidence: PrototypeEvidence, k: int, place: int) -> dic
         "box": box_text(evidence.box),
         "box_mm": None if evidence.box_mm is None else millimetres(evidence.box_mm),
         "faithfulness": _faithfulness(evidence.faithfulness),
+        "stray": _stray(evidence, case.explanation.prediction.classes),
     }
+
+
+def _most_similar(explanation: Explanation, k: int) -> list[dict[str, Any]]:
+    """The prototypes most similar to the image over all classes, whatever their weight."""
+    ordered = sorted(explanation.evidence, key=lambda e: -e.similarity)[:MOST_SIMILAR]
+    return [
+        {
+            "evidence": e,
+            "weight": e.weights[k],
+            "points": e.contributions[k],
+            "box": box_text(e.box),
+            "stray": _stray(e, explanation.prediction.classes),
+        }
+        for e in ordered
+    ]
+
+
+def _stray(evidence: PrototypeEvidence, classes: tuple[str, ...]) -> str | None:
+    """Class for which the prototype speaks more than for its own, by name."""
+    k = strongest_elsewhere(evidence.weights, evidence.class_index, len(classes))
+    return None if k is None else classes[k]
 
 
 def _evidence_map(case: CasePage, shown: list[PrototypeEvidence], k: int) -> dict[str, Any] | None:

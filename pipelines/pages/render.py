@@ -10,9 +10,10 @@ from ..wording import interval, number, percent, signed
 from .case_view import case_context
 from .comparison_view import comparison_context
 from .models import CasePage, ComparisonPage, RunReport
+from .prototype_view import PrototypePage, prototype_context
 from .run_view import run_context
 
-__all__ = ["case_page", "comparison_page", "run_report"]
+__all__ = ["case_page", "comparison_page", "prototype_page", "run_report"]
 
 
 def case_page(case: CasePage) -> str:
@@ -32,6 +33,11 @@ def run_report(report: RunReport) -> str:
 def comparison_page(page: ComparisonPage) -> str:
     """Return the page of a comparison of methods."""
     return _environment().get_template("comparison.html").render(comparison_context(page))
+
+
+def prototype_page(page: PrototypePage) -> str:
+    """Return the page of the prototypes of a run."""
+    return _environment().get_template("prototypes.html").render(prototype_context(page))
 
 
 @cache

@@ -215,7 +215,7 @@ def test_an_interrupted_training_is_no_run_and_resumes_to_the_same_model(
 
     def interrupted(self, modules):
         original(self, modules)
-        saves.append(self.segment)
+        saves.append(self.step)
         if len(saves) == 3:
             raise KeyboardInterrupt
 

@@ -30,14 +30,14 @@ def test_everything_comes_back(tmp_path):
     source["a"](torch.ones(2, 3)).sum().backward()
     optimizer.step()
     saved = checkpoint(tmp_path / "folder" / "progress.pt")
-    saved.segment = 2
+    saved.step = 2
     saved.history = [{"segment": "joint", "epoch": 1, "loss": 0.1 + 0.2}]
     saved.state = SegmentState(3, 0.875, 2, dict(source.state_dict()), optimizer.state_dict())
     saved.save(source)
 
     target, loaded = modules(1), checkpoint(saved.path)
     assert loaded.load(target) is True
-    assert (loaded.segment, loaded.history) == (2, saved.history)
+    assert (loaded.step, loaded.history) == (2, saved.history)
     assert (loaded.state.epoch, loaded.state.best_score, loaded.state.best_epoch) == (3, 0.875, 2)
     assert loaded.state.stale == 1
     for key, value in source.state_dict().items():

@@ -36,13 +36,25 @@ def test_an_empty_file_means_defaults(tmp_path):
     [
         (
             "data.size=1",
-            r"data\.size is not a key\. Known here: augment, classes, image_size, mode",
+            r"data\.size is not a key\. Known here: augment, classes, image_size",
         ),
         ("date.size=1", r"date is not a key\. Known here: data, last_layer, model, preset, seed"),
         ("data.image_size=4", r"data\.image_size: .*16.*got 4"),
         ("data.image_size=large", r"data\.image_size: .*integer.*got 'large'"),
         ("last_layer.ridge=0", r"last_layer\.ridge: .*greater than 0"),
-        ("model.similarity=dot", r"model\.similarity: .*'cosine' or 'log'"),
+        ("model.similarity=dot", r"model\.similarity: .*'cosine', 'log', 'linear' or 'focal'"),
+        ("model.add_on=wide", r"model\.add_on: .*'none', 'regular' or 'bottleneck', got 'wide'"),
+        ("model.head=x", r"model\.head: .*'multiclass' or 'binary'"),
+        ("model.prototypes_per_class=0", r"^model\.prototypes_per_class: .*to 1.*tuple, got 0"),
+        ("model.prototypes_per_class=[3,-1]", r"^model\.prototypes_per_class: .*equal to 0"),
+        ("model.prototype_size=[1,0]", r"^model\.prototype_size: .*equal to 1"),
+        ("model.weights=''", r"model\.weights: .*at least 1"),
+        ("model.pretrained=true", r"model\.pretrained is not a key\. Known here: .*weights"),
+        ("data.repeats=0", r"data\.repeats: .*equal to 1, got 0"),
+        ("training.steps_per_epoch=0", r"training\.steps_per_epoch: .*equal to 1, got 0"),
+        ("training.schedule=once", r"training\.schedule: .*'single' or 'repeated', got 'once'"),
+        ("training.orthogonality=-1", r"training\.orthogonality: .*equal to 0"),
+        ("preset=quick", r"preset: .*'clinical' or 'paper', got 'quick'"),
         ("data.image_size", r"must read section\.key=value, got 'data\.image_size'"),
         ("=3", r"must read section\.key=value"),
         ("data.classes=[a", r"value of data\.classes is not valid YAML"),
@@ -110,3 +122,61 @@ def test_the_digest_changes_with_any_value_and_with_nothing_else():
     assert len(changed | {base}) == 3
     assert base.startswith("sha256:")
     assert len(base) == 7 + 64
+
+
+def test_the_paper_preset_has_the_published_values():
+    config = load_config(None, preset="paper")
+    model, training = config.model, config.training
+    assert (model.similarity, model.similarity_scale, model.top_k) == ("log", 1.0, 1)
+    assert (model.add_on, model.prototype_channels, model.prototype_size) == ("regular", 128, 1)
+    assert (model.prototypes_per_class, model.initialization) == (10, "uniform")
+    assert (training.cluster, training.separation, config.last_layer.l1) == (0.8, 0.08, 1e-4)
+    assert (training.batch_size, config.data.repeats) == (80, 30)
+    assert (config.data.image_size, config.data.mode) == (224, "stretch")
+    assert not training.class_weights
+    assert training.projection_epochs() == [10, 20, 30]
+    published = load_config(None, ["training.epochs=1000"], preset="paper").training
+    assert published.projection_epochs() == list(range(10, 1000, 10))
+
+
+def test_a_preset_changes_defaults_alone_and_explicit_keys_win(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("preset: paper\ntraining:\n  batch_size: 4\nseed: 3\n")
+    config = load_config(path, ["data.repeats=2"])
+    assert (config.preset, config.seed) == ("paper", 3)
+    assert (config.training.batch_size, config.data.repeats) == (4, 2)
+    assert (config.training.warm_epochs, config.data.mode) == (5, "stretch")
+    assert load_config(path, preset="clinical").model.similarity == "cosine"
+    assert load_config(path, ["preset=paper"], preset="clinical").model.similarity == "log"
+    assert RunConfig(preset="paper").training.schedule == "repeated"
+
+
+def test_a_resolved_configuration_of_the_paper_preset_comes_back(tmp_path):
+    config = load_config(None, ["training.class_weights=true", "seed=2"], preset="paper")
+    path = tmp_path / "c.yaml"
+    path.write_text(config.to_yaml())
+    assert load_config(path) == config
+    assert load_config(path).digest() == config.digest()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["training.epochs=10"], r"training\.epochs must reach .*0 to 9 .*after none"),
+        (["training.warm_epochs=11"], r"training\.warm_epochs \(11\); got .*\[10, 20, 30\]"),
+        (["model.head=binary"], r"model\.head must be multiclass where .*got binary"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_named(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(None, overrides, preset="paper")
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["model.prototypes_per_class=[0,4]", "model.prototype_size=[2,3]", "model.weights=null"],
+)
+def test_the_other_forms_of_a_value_are_taken(override):
+    name, text = override.removeprefix("model.").split("=")
+    value = getattr(load_config(None, [override]).model, name)
+    assert value == (None if text == "null" else tuple(yaml.safe_load(text)))

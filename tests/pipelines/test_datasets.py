@@ -39,6 +39,51 @@ def test_the_shuffle_depends_on_seed_and_epoch_alone():
     assert len(SeededSampler(40, 0)) == 40
 
 
+def drawn(**changes):
+    return list(SeededSampler(6, 1, **changes))
+
+
+def test_repeats_shuffle_all_copies_together():
+    order = drawn(repeats=3)
+    assert sorted(order) == sorted(list(range(6)) * 3)
+    assert any(sorted(order[i : i + 6]) != list(range(6)) for i in (0, 6, 12))
+    assert drawn(repeats=1) == drawn()
+
+
+@pytest.mark.parametrize("draws", [4, 6, 20])
+def test_a_length_in_draws_cuts_one_shuffle_after_another(draws):
+    order = drawn(draws=draws)
+    assert len(order) == len(SeededSampler(6, 1, draws=draws)) == draws
+    for start in range(0, draws, 6):
+        part = order[start : start + 6]
+        assert len(set(part)) == len(part)
+    assert drawn(draws=20)[:6] == drawn()
+
+
+@pytest.mark.parametrize(
+    ("options", "sizes"),
+    [
+        ({"repeats": 2}, [8, 8, 8, 8, 2]),
+        ({"repeats": 3}, [8] * 6 + [3]),
+        ({"steps": 1}, [8]),
+        ({"steps": 4}, [8] * 4),
+        ({"steps": 4, "repeats": 9}, [8] * 4),
+    ],
+)
+def test_the_length_of_an_epoch_by_repeats_or_steps(images, options, sizes):
+    batches, _, _ = loader(images, batch_size=8, augment=False, seed=0, **options)
+    assert [len(b["label"]) for b in batches] == sizes
+    assert len(batches) == len(sizes)
+
+
+def test_each_repeat_of_an_image_is_changed_anew(images):
+    batches, sampler, random_part = loader(images, batch_size=34, augment=True, seed=0, repeats=2)
+    random_part.set_random_state(3)
+    order, (batch,) = list(sampler), list(batches)
+    first, second = (n for n, i in enumerate(order) if i == 4)
+    assert not torch.equal(batch["image"][first], batch["image"][second])
+
+
 def test_a_set_knows_its_rows_labels_and_groups(images, tiny_cohort):
     table = tiny_cohort.table
     assert len(images) == 17

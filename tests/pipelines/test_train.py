@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+import pipelines.steps as steps_module
 import pipelines.train as train_module
 from medproto.data import Cohort
 from medproto.errors import CohortError, ModelFileError
@@ -182,10 +183,10 @@ def test_a_device_that_is_not_there_is_refused(
 def test_a_loss_that_is_not_finite_ends_the_training(
     tiny_cohort, tiny_config, tmp_path, monkeypatch, caplog
 ):
-    def broken(model, weights):
+    def broken(model, head, weights):
         return lambda images, labels: {"loss": model(images).sum() * float("nan")}
 
-    monkeypatch.setattr(train_module, "classifier_step", broken)
+    monkeypatch.setattr(steps_module, "classifier_step", broken)
     with (
         caplog.at_level(logging.DEBUG),
         pytest.raises(TrainingError, match=r"must be finite, in the segment 'features'"),
@@ -199,7 +200,7 @@ def test_fewer_patients_than_prototypes_drops_the_rest(tiny_cohort, tiny_setting
     changes = ("model.prototypes_per_class=20", "model.stage=2", "training.features_epochs=0")
     changes += ("training.warm_epochs=0", "model.similarity=log", "model.add_on=regular")
     changes += ("model.initialization=uniform", "training.class_weights=false", "data.mode=stretch")
-    changes += ("model.pretrained=false", "training.patience=1", "data.classes=[blob,normal]")
+    changes += ("model.weights=null", "training.patience=1", "data.classes=[blob,normal]")
     run = train(tiny_cohort, tmp_path / "run", load_config(None, [*tiny_settings, *changes]))
     # 16 training patients for 40 prototypes.
     assert run.metrics["prototypes"]["unique_groups"] == run.metrics["prototypes"]["total"] == 16
@@ -224,7 +225,7 @@ def test_a_resumed_run_ends_at_the_same_model(
 
     def interrupted(self, modules):
         original(self, modules)
-        done.append(self.segment)
+        done.append(self.step)
         if len(done) == saves:
             raise _Killed
 

@@ -35,7 +35,7 @@ def sources(count, classes=2):
 @pytest.fixture
 def network():
     torch.manual_seed(0)
-    return ProtoPNet(2, 1, 2, image_size=(64, 64), prototypes_per_class=3).eval()
+    return ProtoPNet(2, 1, 2, image_size=(64, 64), prototypes_per_class=3, stage=5).eval()
 
 
 def run(network, image, **changes):

@@ -36,7 +36,7 @@ def test_equals_the_place_of_the_only_weight(tap):
 
 
 def test_shift_moves_the_grid_and_is_part_of_the_model():
-    network = ProtoPNet(2, 1, 2, image_size=(64, 64), prototypes_per_class=1)
+    network = ProtoPNet(2, 1, 2, image_size=(64, 64), prototypes_per_class=1, stage=5)
     assert network.grid.first_center == (15.5, 15.5)
     network.center_shift.copy_(torch.tensor([-5.0, 2.0]))
     assert network.grid.center((0, 0)) == (10.5, 17.5)
@@ -48,7 +48,7 @@ def test_pretrained_filters_look_to_the_leading_side():
     torch.manual_seed(0)
     noise = [torch.rand(16, 1, 128, 128) * 0.2 + 0.4] * 2
     arguments = {"image_size": (128, 128), "prototypes_per_class": 4}
-    trained = ProtoPNet(2, 1, 2, **arguments, pretrained=True).eval()
+    trained = ProtoPNet(2, 1, 2, **arguments, weights="package").eval()
     random = ProtoPNet(2, 1, 2, **arguments).eval()
     leading = [a - b for a, b in zip(*(measure_center_shift(n, noise) for n in (trained, random)))]
     assert max(leading) < -2.0

@@ -12,7 +12,7 @@ CARD = ModelCard(classes=("a", "b"), preprocessing={"spatial_size": [64, 64]})
 @pytest.fixture
 def saved(tmp_path):
     torch.manual_seed(0)
-    network = ProtoPNet(2, 1, 2, image_size=(64, 64), prototypes_per_class=[2, 1]).eval()
+    network = ProtoPNet(2, 1, 2, image_size=(64, 64), prototypes_per_class=[2, 1], stage=5).eval()
     return network, save_model(tmp_path, network, CARD), tmp_path
 
 

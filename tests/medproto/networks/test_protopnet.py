@@ -1,10 +1,12 @@
+import json
+
 import pytest
 import torch
 from captum.attr import IntegratedGradients
 
 from medproto.networks import EfficientNetLite0, PlainClassifier, ProtoPNet
 
-SMALL = {"image_size": (64, 64), "prototypes_per_class": 2}
+SMALL = {"image_size": (64, 64), "prototypes_per_class": 2, "stage": 5}
 
 # [arguments, input shape, expected logits, expected distances]
 CASES = [
@@ -60,17 +62,17 @@ def test_shapes(arguments, shape, logits):
     ("change", "message"),
     [
         ({"out_channels": 1}, "out_channels must be >= 2"),
-        ({"prototypes_per_class": 0}, "one count >= 1 a class"),
-        ({"prototypes_per_class": [1, 2, 3]}, "one count >= 1 a class"),
-        ({"backbone": "resnet18"}, "must be 'efficientnet_lite0'"),
-        ({"add_on": "deep"}, "must be 'none' or 'regular'"),
+        ({"prototypes_per_class": 0}, "2 counts, one a class"),
+        ({"prototypes_per_class": [1, 2, 3]}, "2 counts, one a class"),
+        ({"backbone": "alexnet"}, "backbone must be one of"),
+        ({"add_on": "deep"}, "must be one of bottleneck, none, regular"),
         ({"top_k": 17}, "top_k must be 1 to 16"),
         ({"image_size": (64, 32)}, "2 equal values"),
         ({"stage": 8}, "stage must be 1 to 7"),
         ({"spatial_dims": 1}, "spatial_dims must be 2 or 3"),
-        ({"in_channels": 2, "pretrained": True}, "in_channels must be 1 or 3"),
+        ({"in_channels": 2, "weights": "package"}, "in_channels must be 1 or 3"),
         (
-            {"spatial_dims": 3, "image_size": (32, 32, 32), "pretrained": True},
+            {"spatial_dims": 3, "image_size": (32, 32, 32), "weights": "package"},
             "exist for spatial_dims=2 only",
         ),
     ],
@@ -81,8 +83,53 @@ def test_arguments_out_of_range(change, message):
         ProtoPNet(**arguments)
 
 
+def test_grid_of_prototypes_of_several_cells():
+    """Two by two cells: one place less an axis, half a stride further, one stride wider."""
+    one = ProtoPNet(2, 1, 2, **SMALL).grid
+    two = ProtoPNet(2, 1, 2, **SMALL, prototype_size=2).grid
+    assert two.shape == tuple(n - 1 for n in one.shape)
+    assert two.stride == one.stride
+    assert two.first_center == tuple(c + s / 2 for c, s in zip(one.first_center, one.stride))
+    assert two.receptive_field == tuple(f + s for f, s in zip(one.receptive_field, one.stride))
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "focal", "linear", "log"])
+@pytest.mark.parametrize("size", [1, 2])
+def test_every_similarity_and_size_trains(similarity, size):
+    network = ProtoPNet(2, 1, 2, **SMALL, similarity=similarity, prototype_size=size)
+    network(torch.rand(2, 1, 64, 64)).square().sum().backward()
+    assert torch.isfinite(network.prototype_layer.vectors.grad).all()
+    assert network.prototype_layer.vectors.grad.abs().sum() > 0
+
+
+def test_bottleneck_halves_in_steps():
+    # 112 -> 56 -> 28 -> 20 (not below the prototypes' channels), sigmoid behind the last.
+    network = ProtoPNet(2, 1, 2, **SMALL, add_on="bottleneck", prototype_channels=20)
+    widths = [m.out_channels for m in network.add_on if isinstance(m, torch.nn.Conv2d)]
+    assert widths == [56, 56, 28, 28, 20, 20]
+    assert isinstance(network.add_on[-1], torch.nn.Sigmoid)
+    assert sum(isinstance(m, torch.nn.Sigmoid) for m in network.add_on) == 1
+
+
+def test_a_saved_architecture_cannot_declare_itself_trusted():
+    with pytest.raises(ValueError, match=r"must be of \['layout', 'measured'\], got \['trusted'\]"):
+        ProtoPNet(2, 1, 2, **SMALL, backbone="os:system", backbone_arguments={"trusted": True})
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "vgg16", "efficientnet_b0"])
+def test_arguments_rebuild_the_network(name):
+    arguments = {"image_size": (32, 32), "prototypes_per_class": 1, "stage": 2, "backbone": name}
+    torch.manual_seed(0)
+    network = ProtoPNet(2, 1, 2, **arguments).eval()
+    again = ProtoPNet(**json.loads(json.dumps(network.arguments))).eval()
+    again.load_state_dict(network.state_dict())
+    x = torch.rand(1, 1, 32, 32)
+    assert torch.equal(again(x), network(x))
+    assert again.grid == network.grid
+
+
 def test_top_k_pooling_is_the_mean_of_the_largest():
-    network = ProtoPNet(2, 1, 2, image_size=(64, 64), prototypes_per_class=1, top_k=2)
+    network = ProtoPNet(2, 1, 2, image_size=(64, 64), prototypes_per_class=1, stage=5, top_k=2)
     similarities = torch.arange(16.0).reshape(1, 1, 4, 4)
     assert network.pool(similarities).item() == 14.5  # (15 + 14) / 2
     assert network.pool_distances(similarities).item() == 0.5  # (0 + 1) / 2
@@ -181,8 +228,8 @@ def test_grid_shape_is_the_shape_of_the_features(size, stage):
 
 
 def test_gray_stem_equals_a_gray_image_repeated_three_times():
-    gray = EfficientNetLite0(2, 1, image_size=(64, 64), stage=2, pretrained=True).eval()
-    color = EfficientNetLite0(2, 3, image_size=(64, 64), stage=2, pretrained=True).eval()
+    gray = EfficientNetLite0(2, 1, image_size=(64, 64), stage=2, weights="package").eval()
+    color = EfficientNetLite0(2, 3, image_size=(64, 64), stage=2, weights="package").eval()
     x = torch.rand(1, 1, 64, 64)
     torch.testing.assert_close(gray(x), color(x.repeat(1, 3, 1, 1)), rtol=1e-4, atol=1e-4)
 

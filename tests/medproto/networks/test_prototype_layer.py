@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -37,6 +38,47 @@ def test_distances_equal_the_definition(spatial, kind):
         else cosine_by_definition(features, vectors)
     )
     torch.testing.assert_close(layer(features).detach(), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("size", "spatial"), [((2, 3), (4, 5)), ((2, 1, 2), (3, 2, 3))])
+@pytest.mark.parametrize("kind", ["log", "cosine"])
+def test_patches_of_several_cells_equal_the_definition(size, spatial, kind):
+    torch.manual_seed(0)
+    layer = PrototypeLayer(3, 4, size=size, similarity=kind).double()
+    features = torch.rand(2, 4, *spatial, dtype=torch.float64)
+    distances = layer(features).detach()
+    cells = [n - s + 1 for n, s in zip(spatial, size, strict=True)]
+    assert distances.shape == (2, 3, *cells)
+    for index in itertools.product(range(2), range(3), *map(range, cells)):
+        window = tuple(slice(i, i + s) for i, s in zip(index[2:], size, strict=True))
+        patch = features[(index[0], slice(None), *window)].flatten()
+        vector = layer.vectors.detach()[index[1]].flatten()
+        expected = (patch - vector).square().sum()
+        if kind == "cosine":
+            expected = 1 - (patch * vector).sum() / (patch.norm() * vector.norm())
+        assert distances[index].item() == pytest.approx(expected.item(), abs=1e-12)
+
+
+def test_a_patch_that_is_larger_than_the_features():
+    layer = PrototypeLayer(1, 2, size=(3, 3))
+    with pytest.raises(ValueError, match=r"at least \[3, 3\] cells, got \[2, 4\]"):
+        layer(torch.rand(1, 2, 2, 4))
+
+
+def test_linear_similarity_is_the_negative_distance():
+    layer = PrototypeLayer(1, 1, similarity="linear")
+    assert layer.similarity(torch.tensor([0.0, 2.5])).tolist() == [0.0, -2.5]
+    assert layer.bound == 0.0
+
+
+def test_focal_similarity_is_the_log_similarity_minus_its_mean():
+    log = PrototypeLayer(1, 1).similarity(torch.tensor([[[0.0, 1.0, 3.0]]]))
+    focal = PrototypeLayer(1, 1, similarity="focal").similarity(torch.tensor([[[0.0, 1.0, 3.0]]]))
+    torch.testing.assert_close(focal, log - log.mean())
+    # Alike everywhere: nothing stands out, whatever the distance.
+    assert (
+        PrototypeLayer(1, 1, similarity="focal").similarity(torch.full((1, 1, 3), 2.0)).sum() == 0
+    )
 
 
 def test_log_similarity_by_hand():
@@ -79,7 +121,7 @@ def test_wrong_shape_names_what_was_expected_and_what_came(shape):
     ("arguments", "message"),
     [
         ({"num_prototypes": 0}, ">= 1, got 0"),
-        ({"similarity": "l1"}, "'cosine' or 'log', got 'l1'"),
+        ({"similarity": "l1"}, "one of cosine, focal, linear, log, got 'l1'"),
         ({"scale": 0.0}, "above 0, got 0.0"),
         ({"epsilon": 1.0}, "between 0 and 1, got 1.0"),
     ],

@@ -58,6 +58,49 @@ def test_equals_brute_force_and_checks_itself(similarity):
         torch.testing.assert_close(vector.detach(), features[(slice(None), *match.cell)])
 
 
+@pytest.mark.parametrize("similarity", ["cosine", "focal", "linear", "log"])
+@pytest.mark.parametrize("size", [1, 2])
+def test_every_similarity_and_size_recognises_its_source(similarity, size):
+    network, images, labels = make(12, similarity=similarity, prototype_size=size)
+    groups = [str(i) for i in range(12)]
+    result = project_prototypes(network, batches(images, labels, groups), lambda row: images[row])
+    for match in result.matches:
+        with torch.no_grad():
+            features = network.features(images[match.row][None])[0]
+        window = (slice(None), *(slice(i, i + size) for i in match.cell))
+        vector = network.prototype_layer.vectors[match.prototype].detach()
+        torch.testing.assert_close(vector, features[window].reshape(vector.shape))
+        assert match.similarity == pytest.approx(network.prototype_layer.bound, abs=1e-3)
+
+
+def test_plain_projection_takes_the_nearest_patch_whoever_has_it():
+    network, images, labels = make(8)
+    with torch.no_grad():
+        network.prototype_layer.vectors[1] = network.prototype_layer.vectors[0]
+        distances = network.evidence(images).distances.flatten(2).amin(dim=2)
+    result = project_prototypes(
+        network, batches(images, labels, list("abcdefgh")), lambda row: images[row], unique=False
+    )
+    for match in result.matches:
+        own = [r for r, k in enumerate(labels) if k == network.prototype_class[match.prototype]]
+        assert match.row == min(own, key=lambda r: distances[r, match.prototype])
+    first, second = result.matches[:2]
+    assert (first.row, first.cell) == (second.row, second.cell)
+
+
+def test_findings_are_projected_to_images_that_show_them():
+    torch.manual_seed(0)
+    network = ProtoPNet(
+        2, 1, 3, image_size=(48, 48), stage=3, head="multilabel", prototypes_per_class=[0, 1, 1]
+    ).eval()
+    images, nan = torch.rand(4, 1, 48, 48), float("nan")
+    labels = [(1.0, 0.0, 0.0), (0.0, 1.0, nan), (0.0, nan, 1.0), (0.0, 0.0, nan)]
+    result = project_prototypes(
+        network, batches(images, labels, list("abcd")), lambda row: images[row]
+    )
+    assert [m.row for m in result.matches] == [1, 2]
+
+
 def project_in_batches(size, mode):
     network, images, labels = make()
     network.train(mode)

@@ -1,0 +1,209 @@
+"""Taking the steps of a schedule: training by gradient, projection, choice, solving.
+
+The checkpoint is written after each epoch and each trained step. Computed steps are not written by
+themselves: a resume repeats them, with the same result.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from medproto.last_layer import LastLayerSolution
+from medproto.networks import PlainClassifier, ProtoPNet, measure_center_shift
+from medproto.networks.model_file import write_atomically
+from medproto.projection import project_prototypes
+
+from .checkpoint import Checkpoint, ProjectedState
+from .config import RunConfig
+from .datasets import ImageSet
+from .engine import SegmentRun, SegmentState, SegmentTask, validate
+from .initialization import start_prototypes
+from .last_layer_fit import class_weights, fit_last_layer
+from .objective import classifier_step, prototype_step
+from .schedule import Step, ThreePhaseSchedule
+from .trained_modules import TrainedModules
+
+__all__ = ["StepRunner"]
+
+logger = logging.getLogger("medproto.train")
+
+
+@dataclass
+class StepRunner:
+    """Takes one step after the other and keeps the checkpoint.
+
+    Args:
+        out: folder of the run.
+        config: resolved.
+        schedule: that the steps are of.
+        modules: changed in place.
+        checkpoint: how far the run has come; changed and written.
+        train: images learned from and projected onto.
+        val: images that select.
+        device: of the steps trained by gradient; the others run on the CPU, as prediction does.
+        solution: of the last layer, once it is solved.
+    """
+
+    out: Path
+    config: RunConfig
+    schedule: ThreePhaseSchedule
+    modules: TrainedModules
+    checkpoint: Checkpoint
+    train: ImageSet
+    val: ImageSet
+    device: torch.device
+    solution: LastLayerSolution | None = None
+
+    def take(self, step: Step) -> None:
+        """Take ``step``, or what is left of it after a resume."""
+        if step.epochs:
+            self._learn(step)
+        elif step.name == "projection":
+            self._project(step)
+        elif step.name == "choice":
+            self._choose()
+        else:
+            self._solve()
+        self.checkpoint.step, self.checkpoint.state = step.index + 1, SegmentState()
+        if step.epochs:
+            self.checkpoint.save(self.modules)
+
+    def _learn(self, step: Step) -> None:
+        checkpoint, training = self.checkpoint, self.config.training
+        state = checkpoint.state
+        if state.epoch == 0:
+            self._begin(step)
+            state.optimizer = checkpoint.optimizers.pop(step.name, {})
+        model = self.modules.learning_in(step.name)
+        task = SegmentTask(
+            name=step.name,
+            number=step.index,
+            epochs=step.epochs,
+            head=self.modules.network.head,
+            network=model,
+            step=self._objective(model, step),
+            groups=step.parameter_groups(model, training),
+            frozen=step.frozen(model),
+            optimizer=step.optimizer,
+            rate=step.rate,
+            patience=None if step.published else training.patience,
+            done=step.done,
+        )
+        checkpoint.step = step.index
+        SegmentRun(
+            task,
+            state,
+            self.train,
+            self.val,
+            batch_size=training.batch_size,
+            augment=self.config.data.augment,
+            seed=self.config.seed,
+            device=self.device,
+            after_epoch=self._after_epoch,
+            repeats=self.config.data.repeats,
+            steps=training.steps_per_epoch,
+        ).run()
+        if self.schedule.goes_on(step):
+            checkpoint.optimizers[step.name] = state.optimizer
+
+    def _after_epoch(self, row: dict[str, Any]) -> None:
+        self._record(row)
+        self.checkpoint.save(self.modules)
+
+    def _record(self, row: dict[str, Any]) -> None:
+        self.checkpoint.history.append(row)
+        table = pd.DataFrame(self.checkpoint.history).to_csv(index=False)
+        write_atomically(self.out / "history.csv", table.encode())
+
+    def _begin(self, step: Step) -> None:
+        """Deterministic changes before a step; repeated by a resume before its first epoch."""
+        modules = self.modules
+        if step.name == "twin" and modules.twin is not None:
+            modules.twin.load_state_dict(modules.classifier.state_dict())
+        kmeans = self.config.model.initialization == "kmeans"
+        if kmeans and self.schedule.starts_prototypes(step):
+            modules.cpu()
+            start_prototypes(modules.network, modules.classifier, self.train, seed=self.config.seed)
+            modules.to(self.device)
+
+    def _objective(
+        self, model: ProtoPNet | PlainClassifier, step: Step
+    ) -> Callable[[Tensor, Tensor], dict[str, Tensor]]:
+        training = self.config.training
+        weights = None
+        if training.class_weights:
+            classes = len(self.config.data.classes or ())
+            weights = torch.tensor(class_weights(self.train.labels, classes)).to(self.device)
+        if isinstance(model, PlainClassifier):
+            return classifier_step(model, self.modules.network.head, weights)
+        return prototype_step(
+            model,
+            cluster=training.cluster,
+            separation=training.separation,
+            orthogonality=training.orthogonality,
+            class_weights=weights,
+            l1=self.config.last_layer.l1 if step.published else 0.0,
+        )
+
+    def _project(self, step: Step) -> None:
+        network = self.modules.cpu().network.float().eval()
+        self._place_cells(network)
+        single = self.config.training.schedule == "single"
+        result = project_prototypes(
+            network, self.train.batches(32), self.train.image, unique=single
+        )
+        if result.dropped:
+            logger.warning(
+                "%d prototype(s) dropped: their class has fewer groups than prototypes.",
+                len(result.dropped),
+            )
+        self.checkpoint.matches = result.matches
+        self.modules.to(self.device)
+        if single:
+            return
+        scores = validate(network, self.val, head=network.head, device=self.device)
+        row: dict[str, Any] = {"step": step.index, "segment": step.name, "epoch": step.done + 1}
+        self._record(row | {f"val_{name}": value for name, value in scores.items()})
+
+    def _place_cells(self, network: ProtoPNet) -> None:
+        batches = itertools.islice((images for images, *_ in self.train.batches(32)), 4)
+        shift = measure_center_shift(network, batches, seed=self.config.seed)
+        network.center_shift.copy_(torch.tensor(shift))
+        logger.info(
+            "feature cells look %s pixels beside their theoretical centres; maps are drawn there.",
+            " / ".join(f"{value:+.1f}" for value in shift),
+        )
+
+    def _choose(self) -> None:
+        """Keep the projected network if none before was better on the validation images."""
+        network, checkpoint = self.modules.network, self.checkpoint
+        scores = validate(network, self.val, head=network.head, device=self.device)
+        tensors = {name: value.cpu() for name, value in network.state_dict().items()}
+        state = ProjectedState(
+            scores["auroc"], scores["loss"], copy.deepcopy(tensors), checkpoint.matches
+        )
+        if state.is_better_than(checkpoint.chosen):
+            checkpoint.chosen = state
+            logger.info("this projected network is the best so far on the validation images.")
+
+    def _solve(self) -> None:
+        network = self.modules.cpu().network.float().eval()
+        self.solution = fit_last_layer(
+            network,
+            self.train,
+            self.val,
+            [match.row for match in self.checkpoint.matches],
+            self.config.last_layer,
+            weighted=self.config.training.class_weights,
+            scores_path=self.out / "scores.npz",
+        )

@@ -1,0 +1,111 @@
+"""The stated centre and field of cells, against the input gradient of a linear thin copy.
+
+Each convolution is replaced by the mean over its input channels and a constant kernel with one
+output channel; norms and activations by the identity, maximum by average pooling, and
+squeeze-and-excite left out. Kernels, strides, paddings and the order of the modules stay. The
+gradient of one cell is then positive exactly where the cell sees, in float64 also at the far ends.
+"""
+
+import pytest
+import torch
+from torch import nn
+
+from medproto.networks.backbones import BACKBONES, build_backbone
+
+NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
+ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU)
+POOLS = {nn.MaxPool2d: nn.AvgPool2d, nn.MaxPool3d: nn.AvgPool3d}
+
+
+class Thin(nn.Module):
+    def __init__(self, conv):
+        super().__init__()
+        kernel = torch.full((1, 1, *conv.kernel_size), 1.0, dtype=torch.float64)
+        self.kernel = kernel / kernel.numel()
+        self.conv = torch.conv2d if kernel.ndim == 4 else torch.conv3d
+        self.window = {key: getattr(conv, key) for key in ("stride", "padding", "dilation")}
+
+    def forward(self, x):
+        return self.conv(x.mean(dim=1, keepdim=True), self.kernel, **self.window)
+
+
+def make_linear(module):
+    if getattr(module, "has_se", False):
+        module.has_se = False
+    for name, child in list(module.named_children()):
+        if isinstance(child, (nn.Conv2d, nn.Conv3d)):
+            setattr(module, name, Thin(child))
+        elif isinstance(child, (*NORMS, *ACTIVATIONS)) or name == "normalization":
+            setattr(module, name, nn.Identity())
+        elif type(child) in POOLS:
+            pool = POOLS[type(child)](child.kernel_size, child.stride, child.padding)
+            setattr(module, name, pool)
+        else:
+            make_linear(child)
+    return module
+
+
+def check_inner_cell(name, dims, *, stage=None, axis=0, side=32, **options):
+    with torch.device("meta"):
+        field = build_backbone(name, dims, 1, image_size=(64,) * dims, stage=stage, **options)
+        # Long enough that the field of an inner cell ends inside.
+        length = 64 * (int(field.grid.receptive_field[axis]) // 64 + 2)
+        network = build_backbone(name, dims, 1, image_size=(length,) * dims, stage=stage, **options)
+    linear = make_linear(network).eval()
+    # Short on the other axes: the padding of EfficientNets is the same for all multiples of 32.
+    size = [length if a == axis else side for a in range(dims)]
+    image = torch.zeros(1, 1, *size, dtype=torch.float64, requires_grad=True)
+    features = linear(image)
+    cell = tuple((n - 1) // 2 for n in features.shape[2:])
+    # All channels: those of a dense block come by ways of unequal length.
+    features.sum(dim=1)[(0, *cell)].backward()
+    others = [a for a in range(image.ndim) if a != axis + 2]
+    seen = image.grad.sum(dim=others).nonzero().flatten()
+    first, last = int(seen[0]), int(seen[-1])
+    assert first > 0
+    assert last < length - 1
+    assert last - first + 1 == network.grid.receptive_field[axis]
+    assert (first + last + 1) / 2 == pytest.approx(network.grid.center(cell)[axis], abs=0.5)
+    assert features.shape[axis + 2] == network.grid.shape[axis]
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_deepest_stage(name):
+    check_inner_cell(name, 2)
+
+
+@pytest.mark.parametrize("name", [n for n in BACKBONES if not n.startswith("vgg")])
+def test_deepest_stage_in_3d(name):
+    check_inner_cell(name, 3, axis=1)
+
+
+STAGED = [
+    *(("vgg16", stage) for stage in range(1, 5)),
+    *(("resnet18", stage) for stage in range(1, 4)),
+    *(("resnet50", stage) for stage in range(1, 4)),
+    *(("densenet121", stage) for stage in range(1, 4)),
+    *(("efficientnet_lite0", stage) for stage in range(1, 7)),
+    *(("efficientnet_b0", stage) for stage in range(1, 7)),
+]
+
+
+@pytest.mark.parametrize(("name", "stage"), STAGED)
+def test_earlier_stages(name, stage):
+    check_inner_cell(name, 2, stage=stage, axis=1)
+
+
+@pytest.mark.parametrize("stage", [2, 5, 7])
+def test_torchvision_layout(stage):
+    check_inner_cell("efficientnet_b3", 2, stage=stage, layout="torchvision")
+
+
+def test_the_layouts_differ_by_the_padding_of_the_strides():
+    with torch.device("meta"):
+        uneven = build_backbone("efficientnet_b0", 2, 1, image_size=(64, 64)).grid
+        even = build_backbone(
+            "efficientnet_b0", 2, 1, image_size=(64, 64), layout="torchvision"
+        ).grid
+    # Even padding leaves cell 0 at the first pixel; uneven moves it by j/2 at each stride of 2.
+    assert even.first_center == (0.5, 0.5)
+    # Trailing zeros only for kernel 3, (1, 2) for kernel 5: 1 + 2 + 4 + 8 + 16 on the kernels.
+    assert uneven.first_center == (31.5, 31.5)
