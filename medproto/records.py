@@ -275,6 +275,9 @@ class Prediction:
         dtype: dtype of the backbone, e.g. ``"float32"``.
         calibrated: a temperature was fitted on validation images.
         head: what the logits mean.
+        prediction_set: classes that cannot be ruled out at the stated rate; ``None`` if not judged.
+        abstained: the set has not exactly one member.
+        out_of_distribution: the similarities are unlike those of the training images.
     """
 
     reference: ImageReference
@@ -285,36 +288,35 @@ class Prediction:
     dtype: str = "float32"
     calibrated: bool = False
     head: HeadKind = "multiclass"
+    prediction_set: tuple[str, ...] | None = None
+    abstained: bool | None = None
+    out_of_distribution: bool | None = None
 
     @property
     def logit_names(self) -> tuple[str, ...]:
-        """``[K]`` what each logit speaks for: a class or finding, or "above" a grade."""
+        """``[K]``: a class or finding, or "above" a grade."""
         if self.head == "ordinal":
             return tuple(f"above {name}" for name in self.classes[:-1])
         return self.classes
 
     @property
     def predicted(self) -> int:
-        """Index of the predicted class: the most probable one, the most probable finding, or the
-        median grade (the number of thresholds that are more likely passed than not)."""
+        """Index of the most probable class or finding, or of the median grade."""
         if self.head == "ordinal":
             return sum(logit > 0 for logit in self.logits)
         return max(range(len(self.logits)), key=self.logits.__getitem__)
 
     @property
     def present(self) -> tuple[int, ...]:
-        """Indices of the classes that are called: findings with a positive logit, or the one
-        predicted class."""
+        """Indices of the findings with a positive logit, or of the one predicted class."""
         if self.head == "multilabel":
             return tuple(k for k, logit in enumerate(self.logits) if logit > 0)
         return (self.predicted,)
 
     @property
     def shown_logit(self) -> int:
-        """Index of the logit whose sum is shown first.
-
-        That of the predicted class; for ``binary`` the one that is not fixed at 0; for ``ordinal``
-        the threshold that was passed last, or the first one if none was.
+        """Index of the logit whose sum is shown: of the predicted class; for ``binary`` the one not
+        fixed at 0; for ``ordinal`` of the threshold passed last, or the first if none was.
         """
         if self.head == "ordinal":
             return max(self.predicted - 1, 0)

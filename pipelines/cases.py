@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from torch import Tensor
 from medproto.data import read_image
 from medproto.errors import ImageReadError
 from medproto.explain import GradCam, cells_to_stored, explain, heat_maps
-from medproto.records import Explanation, Placement
+from medproto.records import Explanation, Placement, Prediction
 from medproto.transforms import preprocessing
 
+from .doubt import Doubt
 from .runs import RunFolder
 
 __all__ = ["ExplainedCase", "RebuiltCase", "explain_case", "load_case", "rebuild_case"]
@@ -97,7 +98,27 @@ def explain_case(run: RunFolder, path: Path, *, faithfulness: int = 5) -> Explai
         model_digest=run.card.model_digest,
         faithfulness=faithfulness,
     )
+    if run.doubt is not None:
+        explanation = replace(
+            explanation, prediction=_judged(explanation, run.doubt, run.card.classes)
+        )
     return ExplainedCase(explanation, tensor, placement)
+
+
+def _judged(explanation: Explanation, doubt: Doubt, classes: tuple[str, ...]) -> Prediction:
+    scores = np.array([[evidence.similarity for evidence in explanation.evidence]])
+    judged = doubt.judge(np.array([explanation.prediction.logits]), scores)
+    unusual = judged.out_of_distribution
+    return replace(
+        explanation.prediction,
+        probabilities=tuple(judged.probabilities[0].tolist()),
+        calibrated=True,
+        prediction_set=tuple(
+            name for name, member in zip(classes, judged.sets[0], strict=True) if member
+        ),
+        abstained=bool(judged.abstained[0]),
+        out_of_distribution=None if unusual is None else bool(unusual[0]),
+    )
 
 
 def picture_case(
@@ -119,7 +140,7 @@ def picture_case(
         image=read_image(path, voi=run.card.preprocessing["voi"]).pixels,
         explanation=case.explanation,
         heat_maps=maps,
-        grad_cam=cells_to_stored(cam, run.network.grid, case.placement),
+        grad_cam=cells_to_stored(cam, run.network.feature_grid, case.placement),
         largest_difference=difference,
     )
 

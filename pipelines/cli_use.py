@@ -111,10 +111,16 @@ def _report(
 
 
 def _print_sum(name: str, prediction: RecordedPrediction) -> None:
+    from .wording import doubts
+
     payload = prediction.payload
-    k = payload["classes"].index(payload["label"])
-    share = payload["probabilities"][k]
-    typer.echo(f"{name}: {payload['label']} ({share:.1%}, not calibrated)")
+    k = 1 if payload["head"] == "binary" else payload["classes"].index(payload["label"])
+    share = payload["probabilities"][payload["classes"].index(payload["label"])]
+    calibrated = "calibrated" if payload["calibrated"] else "not calibrated"
+    typer.echo(f"{name}: {payload['label']} ({share:.1%}, {calibrated})")
+    judged = (payload[key] for key in ("prediction_set", "abstained", "out_of_distribution"))
+    for line in doubts(*judged):
+        typer.echo(f"  {line}")
     typer.echo(f"  record {prediction.record.sequence}, {prediction.record.digest}")
     ranked = sorted(payload["evidence"], key=lambda e: -abs(e["contributions"][k]))
     shown = ranked[:5]
@@ -126,7 +132,7 @@ def _print_sum(name: str, prediction: RecordedPrediction) -> None:
     rest = sum(e["contributions"][k] for e in ranked[5:])
     typer.echo(f"  {len(ranked) - len(shown)} more prototypes {rest:+33.3f}")
     typer.echo(f"  bias {payload['bias'][k]:+51.3f}")
-    typer.echo(f"  logit of {payload['label']}: {payload['logits'][k]:+.3f}")
+    typer.echo(f"  logit of {payload['classes'][k]}: {payload['logits'][k]:+.3f}")
 
 
 def explain(

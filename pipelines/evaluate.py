@@ -26,7 +26,8 @@ from medproto.networks import PlainClassifier, ProtoPNet
 from medproto.records import PrototypeSource
 
 from .datasets import ImageSet
-from .inference import infer_logits
+from .doubt import Doubt
+from .inference import infer_logits, infer_scores
 from .localization import LocatedCase, locate_evidence, summarize_localization
 from .runs import RunFolder
 
@@ -64,21 +65,36 @@ def evaluate_model(
     val: ImageSet,
     images: ImageSet,
     split: str,
+    doubt: Doubt | None,
     seed: int = 0,
 ) -> Evaluation:
     """Compute all figures of ``images``; the operating point comes from ``val`` alone.
 
     Args:
+        doubt: of the run; ``None`` leaves the probabilities uncalibrated.
         train: its masks fit the constant location that localisation is judged against.
     """
     labels = np.asarray(images.labels)
-    probabilities = softmax(infer_logits(network, images), axis=1)
-    summary: dict[str, Any] = {"split": split, "calibrated": False}
-    summary |= _classification(network, classes, val, images, probabilities, seed)
+    temperature = 1.0 if doubt is None else doubt.temperature.value
+    logits = infer_logits(network, images)
+    probabilities = softmax(logits / temperature, axis=1)
+    summary: dict[str, Any] = {"split": split, "calibrated": doubt is not None, "doubt": None}
+    summary |= _classification(network, classes, val, images, probabilities, seed, temperature)
+    if doubt is not None:
+        scores = infer_scores(network, images)
+        summary["doubt"] = doubt.summary(logits, scores, images.labels, images.groups)
     located = locate_evidence(network, images)
     summary["twin"] = None
     if twin is not None:
         summary["twin"] = _twin(twin, classes, val, images, probabilities, seed)
+    grid = network.grid
+    summary["cells"] = {
+        "shape": list(grid.shape),
+        "stride": list(grid.stride),
+        "first_center": list(grid.first_center),
+        "receptive_field": list(grid.receptive_field),
+        "whole_image": network.backbone.whole_image,
+    }
     quality = prototype_quality(sources, [source.similarity for source in sources])
     summary["prototypes"] = asdict(quality)
     summary["localization"] = summarize_localization(located, images, train, seed=seed)
@@ -92,10 +108,11 @@ def _classification(
     images: ImageSet,
     probabilities: NDArray[np.float64],
     seed: int,
+    temperature: float = 1.0,
 ) -> dict[str, Any]:
     threshold = None
     if len(classes) == 2:
-        on_val = softmax(infer_logits(network, val), axis=1)[:, 1]
+        on_val = softmax(infer_logits(network, val) / temperature, axis=1)[:, 1]
         threshold = operating_point(on_val, np.asarray(val.labels))
     table = images.cohort.table.iloc[list(images.rows)]
     columns = {
@@ -197,4 +214,5 @@ def evaluate_run(
         val=load_split(run, own, rows["val"]),
         images=load_split(run, target, chosen),
         split=split,
+        doubt=run.doubt,
     )

@@ -6,6 +6,7 @@ zero-based, end exclusive; millimetres count from the outer corner of the first 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,7 +19,8 @@ __all__ = ["prediction_payload", "reference_payload"]
 def prediction_payload(explanation: Explanation, card: ModelCard) -> dict[str, Any]:
     """Return what is recorded of one prediction; JSON types only.
 
-    ``abstained`` and ``out_of_distribution`` are null: this version does not judge them.
+    ``prediction_set``, ``abstained`` and ``out_of_distribution`` are null where the run cannot
+    judge them.
     """
     prediction = explanation.prediction
     return {
@@ -29,8 +31,9 @@ def prediction_payload(explanation: Explanation, card: ModelCard) -> dict[str, A
         "calibrated": prediction.calibrated,
         "logits": list(prediction.logits),
         "bias": list(explanation.bias),
-        "abstained": None,
-        "out_of_distribution": None,
+        "prediction_set": _list(prediction.prediction_set),
+        "abstained": prediction.abstained,
+        "out_of_distribution": prediction.out_of_distribution,
         "evidence": [_evidence(item) for item in explanation.evidence],
         "completeness_error": explanation.completeness_error,
         "model_digest": prediction.model_digest,
@@ -41,6 +44,10 @@ def prediction_payload(explanation: Explanation, card: ModelCard) -> dict[str, A
         "versions": dict(card.versions),
         "synthetic_model": card.synthetic,
     }
+
+
+def _list(values: Sequence[str] | None) -> list[str] | None:
+    return None if values is None else list(values)
 
 
 def reference_payload(reference: ImageReference) -> dict[str, Any]:

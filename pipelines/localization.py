@@ -101,7 +101,7 @@ def _locate(
     cam = np.zeros_like(heat)
     if grad_cam:
         cells = GradCam(network).attribute(image, k)
-        cam = cells_to_stored(cells, network.grid, placement)
+        cam = cells_to_stored(cells, network.feature_grid, placement)
     return LocatedCase(
         position=position,
         correct=correct,

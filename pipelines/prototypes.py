@@ -29,6 +29,7 @@ from medproto.projection import PatchHit, PruningDecision, nearest_patches, prun
 from medproto.records import PrototypeSource
 
 from .datasets import ImageSet
+from .doubt import fit_doubt
 from .evaluate import evaluate_model, load_split, load_twin
 from .last_layer_fit import fit_last_layer
 from .report import write_report
@@ -289,6 +290,8 @@ class _Pruning:
     ) -> None:
         """Evaluate, report and record the new model; the model file comes last."""
         parent, splits = self.run.card, self._splits
+        doubt = fit_doubt(network, self.out / "scores.npz", splits["val"].groups)
+        write_json(self.out / "doubt.json", doubt.to_dict())
         evaluation = evaluate_model(
             network,
             load_twin(self.run),
@@ -298,6 +301,7 @@ class _Pruning:
             val=splits["val"],
             images=splits["test"],
             split="test",
+            doubt=doubt,
         )
         pruning = {
             "parent_model_digest": parent.model_digest,
@@ -309,6 +313,7 @@ class _Pruning:
             parent,
             cohort_digest=Cohort.read(self.out / "cohort.csv", group="group").digest,
             prototypes_digest=file_digest(self.out / "prototypes.parquet"),
+            doubt_digest=file_digest(self.out / "doubt.json"),
         )
         write_json(self.out / "metrics.json", metrics)
         write_report(self.out, network, card, sources, metrics, evaluation)

@@ -1,7 +1,7 @@
 """The run folder: what a training leaves, and how to read it back.
 
 config.yaml  cohort.csv  history.csv  metrics.json  scores.npz  report.html  twin.safetensors
-prototypes.parquet  prototypes/p000.png  prototypes/p000_source.png
+doubt.json  prototypes.parquet  prototypes/p000.png  prototypes/p000_source.png
 model.safetensors  model.json (last: a folder without it is no finished run)  checkpoints/
 """
 
@@ -24,6 +24,7 @@ from medproto.networks.model_file import write_atomically
 from medproto.records import PixelBox, PrototypeSource
 
 from .config import RunConfig, load_config
+from .doubt import Doubt, read_doubt
 
 __all__ = ["RunFolder", "file_digest", "sources_from_table", "sources_to_table", "write_json"]
 
@@ -99,6 +100,24 @@ class RunFolder:
             return json.loads((self.path / "metrics.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise _unreadable("metrics.json") from error
+
+    @cached_property
+    def doubt(self) -> Doubt | None:
+        """Calibration, prediction sets and the flag for unusual images, if the run has them.
+
+        Raises:
+            ModelFileError: if the file is missing, damaged or not the model card's.
+        """
+        expected = self.card.doubt_digest
+        if not expected:
+            return None
+        path = self.path / "doubt.json"
+        if not path.is_file() or file_digest(path) != expected:
+            raise ModelFileError(
+                "doubt.json must have the digest that stands in model.json; it is missing or was "
+                "altered after training. Restore it from a copy."
+            )
+        return read_doubt(path)
 
     @cached_property
     def sources(self) -> tuple[PrototypeSource, ...]:

@@ -24,6 +24,7 @@ from medproto.records import PrototypeSource
 from .checkpoint import Checkpoint
 from .config import ConfigError, RunConfig
 from .datasets import ImageSet
+from .doubt import fit_doubt
 from .evaluate import Evaluation, evaluate_model
 from .gallery import describe_sources, write_pictures
 from .last_layer_fit import keep_scores
@@ -155,9 +156,18 @@ class _Training:
         twin = modules.twin
         if twin is not None:
             _save_twin(self.out, twin.eval())
-        test = self._load("test")
+        doubt = fit_doubt(network, self.out / "scores.npz", val.groups)
+        write_json(self.out / "doubt.json", doubt.to_dict())
         evaluation = evaluate_model(
-            network, twin, classes, sources, train=train, val=val, images=test, split="test"
+            network,
+            twin,
+            classes,
+            sources,
+            train=train,
+            val=val,
+            images=self._load("test"),
+            split="test",
+            doubt=doubt,
         )
         self._write_results(evaluation, solution, network, sources)
         return RunFolder(self.out)
@@ -190,6 +200,7 @@ class _Training:
             config_digest=self.config.digest(),
             cohort_digest=self.cohort.digest,
             prototypes_digest=file_digest(self.out / "prototypes.parquet"),
+            doubt_digest=file_digest(self.out / "doubt.json"),
             backbone_weights=network.backbone.weights_digest,
             versions={
                 **{name: version(name) for name in ("medproto", "torch", "monai")},

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["MISSING", "interval", "number", "percent", "signed"]
+__all__ = ["MISSING", "doubts", "interval", "number", "percent", "signed"]
 
 MISSING = "not computed"
 """Stands where a figure is null, which is not the same as zero."""
@@ -39,6 +39,20 @@ def interval(entry: Mapping[str, Any] | None, sign: bool = False) -> str:
     if entry.get("low") is None or entry.get("high") is None:
         return write(entry["value"])
     return f"{write(entry['value'])} ({write(entry['low'])} to {write(entry['high'])})"
+
+
+def doubts(
+    prediction_set: Sequence[str] | None, abstained: bool | None, out_of_distribution: bool | None
+) -> list[str]:
+    """Say in sentences what speaks against relying on a prediction; empty if nothing does."""
+    lines = []
+    if abstained and prediction_set:
+        lines.append(f"Abstained: {' and '.join(prediction_set)} cannot be told apart here.")
+    elif abstained:
+        lines.append("Abstained: no class is as probable as the true one usually is.")
+    if out_of_distribution:
+        lines.append("Unusual image: its similarities are unlike those of the training images.")
+    return lines
 
 
 def _minus(text: str) -> str:

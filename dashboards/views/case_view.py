@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from medproto.errors import MedProtoError
-from pipelines.wording import signed
+from pipelines.wording import doubts, signed
 
 from .. import caching, queries
 from ..answers import CaseLink, CaseView, RunView, Source
@@ -17,6 +17,7 @@ from ..viewer import show_viewer
 __all__ = ["render"]
 
 TIME = slice(0, 19)  # a record's time to the second
+DOUBTS = ("prediction_set", "abstained", "out_of_distribution")
 
 
 def render(source: Source, rebuild: caching.Rebuild) -> None:
@@ -67,11 +68,14 @@ def _result(case: CaseView, source: Source) -> None:
     name, probability, logit = case.classes[0]
     calibrated = "calibrated" if case.calibrated else "not calibrated"
     left.metric(f"Probability of {plain(name)}", f"{probability:.1%}")
-    left.caption(f"{calibrated}; read it as an order, not as a risk")
+    left.caption(calibrated if case.calibrated else f"{calibrated}; an order, not a risk")
     middle.metric(f"Logit of {plain(name)}", signed(logit))
     if len(case.classes) > 1:
         second = case.classes[1]
         middle.caption(f"next: {plain(second[0])}, {second[1]:.1%}, logit {signed(second[2])}")
+    payload = case.payload
+    for line in doubts(*(payload.get(key) for key in DOUBTS)):
+        st.warning(plain(line))
     right.markdown(f"**Label in the cohort table:** {_true_label(case)}")
     state = caching.chain_state(source.audit, case.sequence)
     (right.success if state.ok else right.error)(state.message)

@@ -35,16 +35,18 @@ def measure_center_shift(
     their fields are cut off.
 
     Args:
-        network: in ``eval`` mode; its ``center_shift`` is not read and not changed.
+        network: in ``eval`` mode; its ``center_shift`` has no effect and is not changed.
         batches: images ``[B, C, *S]``.
         seed: of the draw.
     """
     generator = torch.Generator().manual_seed(seed)
-    grid = network.backbone.grid
+    grid, layer = network.grid, network.prototype_layer
+    shift = torch.tensor(network.center_shift.tolist())
     displacements: list[Tensor] = []
     for images in batches:
         images = images.detach().clone().requires_grad_(True)
-        similarities = network.evidence(images).similarities  # [B, P, *G]
+        # By each patch itself: a centered (focal) similarity has a gradient everywhere.
+        similarities = layer.similarity_of_patches(network.evidence(images).distances)
         picked, centers = [], []
         for b in range(len(images)):
             p = int(torch.randint(similarities.shape[1], (), generator=generator))
@@ -55,7 +57,7 @@ def measure_center_shift(
             centers.append(grid.center(cell))
         (gradient,) = torch.autograd.grad(torch.stack(picked).sum(), images)
         weights = gradient.square().sum(dim=1).cpu()  # [B, *S]
-        displacements.append(_centroids(weights) - torch.tensor(centers))
+        displacements.append(_centroids(weights) - torch.tensor(centers) + shift)
     return tuple(torch.cat(displacements).mean(dim=0).tolist())
 
 

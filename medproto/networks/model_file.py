@@ -45,6 +45,7 @@ class ModelCard:
         config_digest: of the resolved configuration of the run.
         cohort_digest: of the cohort snapshot of the run.
         prototypes_digest: of the file ``prototypes.parquet``.
+        doubt_digest: of the file ``doubt.json``; empty in a run without one.
         backbone_weights: digest of the pretrained weight file, ``None`` for a random start.
         versions: of medproto, torch, monai and Python at training.
         architecture: arguments of :class:`ProtoPNet`; filled when saved.
@@ -59,6 +60,7 @@ class ModelCard:
     config_digest: str = ""
     cohort_digest: str = ""
     prototypes_digest: str = ""
+    doubt_digest: str = ""
     backbone_weights: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
     architecture: dict[str, Any] = field(default_factory=dict)

@@ -179,26 +179,28 @@ class ProtoPNet(nn.Module):
         self.reset_last_layer()
 
     @property
-    def grid(self) -> CellGrid:
-        """True place of the compared patches in the image: the backbone's cells, measured shift.
+    def feature_grid(self) -> CellGrid:
+        """True place of the feature cells in the image: the backbone's, and the measured shift.
 
-        A prototype of several cells sits in their middle. The 1x1 convolutions of the add-on layers
-        move nothing. The buffer ``center_shift`` is 0 until
-        :func:`medproto.networks.measure_center_shift` has been run and its result set.
+        The 1x1 convolutions of the add-on layers do not move them. The buffer ``center_shift`` is 0
+        until :func:`medproto.networks.measure_center_shift` has been run and its result set.
         """
-        grid, shift = self.backbone.grid, self.center_shift.tolist()
-        size = self.prototype_layer.size or (1,) * len(shift)
+        grid = self.backbone.grid
+        shift = self.center_shift.tolist()
+        center = tuple(c + s for c, s in zip(grid.first_center, shift, strict=True))
+        return replace(grid, first_center=center)
+
+    @property
+    def grid(self) -> CellGrid:
+        """True place of the compared patches: a prototype of several cells sits in their middle."""
+        grid = self.feature_grid
+        size = self.prototype_layer.size or (1,) * len(grid.shape)
+        middle = [(s - 1) / 2 * step for s, step in zip(size, grid.stride)]
         return replace(
             grid,
             shape=tuple(n - s + 1 for n, s in zip(grid.shape, size)),
-            first_center=tuple(
-                first + (s - 1) / 2 * step + moved
-                for first, step, s, moved in zip(grid.first_center, grid.stride, size, shift)
-            ),
-            receptive_field=tuple(
-                field + (s - 1) * step
-                for field, step, s in zip(grid.receptive_field, grid.stride, size)
-            ),
+            first_center=tuple(c + m for c, m in zip(grid.first_center, middle)),
+            receptive_field=tuple(f + 2 * m for f, m in zip(grid.receptive_field, middle)),
         )
 
     @property

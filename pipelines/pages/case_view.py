@@ -15,6 +15,7 @@ from medproto.records import (
 from ..raster import AGAINST, FOR, picture_uri
 from ..score_sum import score_sum
 from ..strongest_weight import strongest_elsewhere
+from ..wording import doubts
 from .models import CasePage
 
 __all__ = ["case_context"]
@@ -49,6 +50,10 @@ def case_context(case: CasePage) -> dict[str, Any]:
         "prediction": prediction,
         "k": k,
         "label": prediction.label,
+        "logit_name": prediction.logit_names[k],
+        "doubts": doubts(
+            prediction.prediction_set, prediction.abstained, prediction.out_of_distribution
+        ),
         "classes": [
             {
                 "name": prediction.classes[c],

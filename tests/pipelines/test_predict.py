@@ -46,9 +46,9 @@ def test_contributions_and_bias_sum_to_the_logits(recorded, log):
             assert e["contributions"][k] == pytest.approx(product, abs=1e-6)
     assert payload["label"] == payload["classes"][payload["logits"].index(max(payload["logits"]))]
     assert sum(payload["probabilities"]) == pytest.approx(1)
-    assert payload["calibrated"] is False
-    assert payload["abstained"] is None
-    assert payload["out_of_distribution"] is None
+    assert payload["calibrated"] is True
+    assert payload["abstained"] is (len(payload["prediction_set"]) != 1)
+    assert payload["out_of_distribution"] in (True, False)
 
 
 def test_the_payload_names_no_path_and_no_file(recorded, blob_image, tiny_path):

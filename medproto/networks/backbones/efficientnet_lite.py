@@ -42,6 +42,7 @@ class EfficientNetLite0(EfficientNetBackbone):
         ModelFileError: if the package holds another file than the pinned one.
 
     Example:
+        >>> import torch
         >>> net = EfficientNetLite0(2, 1, image_size=(64, 64), stage=5)
         >>> net(torch.rand(1, 1, 64, 64)).shape
         torch.Size([1, 112, 4, 4])

@@ -52,3 +52,19 @@ def test_pretrained_filters_look_to_the_leading_side():
     random = ProtoPNet(2, 1, 2, **arguments).eval()
     leading = [a - b for a, b in zip(*(measure_center_shift(n, noise) for n in (trained, random)))]
     assert max(leading) < -2.0
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "focal"])
+def test_larger_prototypes_and_an_earlier_shift_change_nothing(similarity):
+    """The shift is of the backbone's filters; a patch of cells sits in their middle."""
+    torch.manual_seed(0)
+    arguments = {"image_size": (96, 96), "prototypes_per_class": 1, "stage": 3}
+    one = ProtoPNet(2, 1, 2, **arguments, similarity=similarity).eval()
+    two = ProtoPNet(2, 1, 2, **arguments, similarity=similarity, prototype_size=3).eval()
+    two.backbone.load_state_dict(one.backbone.state_dict())
+    batches = [torch.rand(8, 1, 96, 96) for _ in range(8)]
+    shift = measure_center_shift(one, batches)
+    # One stride, 8 pixels, apart if the middle were left out; the rest is the draw of the cells.
+    assert measure_center_shift(two, batches) == pytest.approx(shift, abs=3.0)
+    one.center_shift.copy_(torch.tensor([5.0, -7.0]))
+    assert measure_center_shift(one, batches) == pytest.approx(shift, abs=1e-4)

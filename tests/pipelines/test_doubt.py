@@ -1,0 +1,73 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from medproto.errors import ModelFileError
+from pipelines.doubt import fit_doubt, read_doubt
+from pipelines.evaluate import evaluate_run
+from pipelines.runs import RunFolder
+from pipelines.wording import doubts
+
+
+def test_a_run_keeps_what_its_validation_images_say(tiny_run):
+    stored = np.load(tiny_run.path / "scores.npz")
+    table = tiny_run.cohort.table
+    groups = table["group"].iloc[list(stored["val_rows"])].tolist()
+    assert fit_doubt(tiny_run.network, tiny_run.path / "scores.npz", groups) == tiny_run.doubt
+    assert read_doubt(tiny_run.path / "doubt.json") == tiny_run.doubt
+
+
+def test_judgement_is_the_tempered_softmax(tiny_run):
+    logits, scores = np.array([[1.0, 3.0]]), np.zeros((1, len(tiny_run.sources)))
+    judged = tiny_run.doubt.judge(logits, scores)
+    expected = softmax(logits / tiny_run.doubt.temperature.value, axis=1)
+    np.testing.assert_allclose(judged.probabilities, expected)
+    assert judged.abstained.tolist() == [bool(judged.sets[0].sum() != 1)]
+    # Similarities of zero to everything, where training images reach the bound.
+    assert judged.novelty[0] > tiny_run.doubt.judge(logits, scores + 9).novelty[0]
+
+
+def test_constant_similarities_flag_nothing(tiny_run, tmp_path):
+    stored = dict(np.load(tiny_run.path / "scores.npz"))
+    stored["train_scores"] = np.ones_like(stored["train_scores"])
+    np.savez(tmp_path / "scores.npz", **stored)
+    groups = [str(i) for i in range(len(stored["val_labels"]))]
+    doubt = fit_doubt(tiny_run.network, tmp_path / "scores.npz", groups)
+    assert doubt.unusual is None
+    judged = doubt.judge(np.zeros((1, 2)), np.ones((1, len(tiny_run.sources))))
+    assert judged.out_of_distribution is None
+
+
+def test_evaluation_says_what_the_sets_are_worth(tiny_run):
+    summary = evaluate_run(tiny_run).summary["doubt"]
+    assert 0 <= summary["coverage"]["value"] <= 1
+    assert 0 <= summary["abstained"] <= 1
+    assert json.loads(json.dumps(summary)) == summary
+
+
+def test_an_altered_file_is_refused(tiny_run, tmp_path):
+    shutil.copytree(tiny_run.path, tmp_path / "run")
+    path = tmp_path / "run" / "doubt.json"
+    path.write_text(path.read_text().replace('"alpha": 0.1', '"alpha": 0.9'))
+    with pytest.raises(ModelFileError, match=r"doubt\.json must have the digest"):
+        _ = RunFolder(tmp_path / "run").doubt
+    path.write_text("{}")
+    with pytest.raises(ModelFileError, match=r"doubt\.json must hold the calibration"):
+        read_doubt(path)
+
+
+@pytest.mark.parametrize(
+    ("judged", "expected"),
+    [
+        ((None, None, None), []),
+        ((["a"], False, False), []),
+        ((["a", "b"], True, False), ["Abstained: a and b cannot be told apart here."]),
+        (([], True, None), ["Abstained: no class is as probable as the true one usually is."]),
+    ],
+)
+def test_doubts_in_words(judged, expected):
+    assert doubts(*judged) == expected
+    assert len(doubts(judged[0], judged[1], True)) == len(expected) + 1
