@@ -16,7 +16,7 @@ from audit.cli import app as audit_app
 from audit.errors import AuditError
 from medproto.errors import MedProtoError
 
-from . import cli_cohort, cli_model, cli_prototypes, cli_run, cli_use
+from . import cli_cohort, cli_ensemble, cli_model, cli_prototypes, cli_run, cli_use
 
 __all__ = ["app", "main"]
 
@@ -38,6 +38,7 @@ app.command("explain")(cli_use.explain)
 app.command("compare")(cli_run.compare)
 app.add_typer(cli_prototypes.app, name="prototypes")
 app.add_typer(cli_model.app, name="model")
+app.add_typer(cli_ensemble.app, name="ensemble")
 app.add_typer(audit_app, name="audit")
 app.command("dashboard")(cli_use.dashboard)
 app.command("doctor")(cli_use.doctor)

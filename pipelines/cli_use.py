@@ -14,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     from .predict import RecordedPrediction
 
-__all__ = ["actor_name", "dashboard", "demo", "doctor", "explain", "predict"]
+__all__ = ["actor_name", "dashboard", "demo", "doctor", "explain", "predict", "report_prediction"]
 
 Run = Annotated[Path, typer.Argument(help="Folder of a finished training.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -65,14 +65,16 @@ def predict(
             table = Cohort.read(cohort)
             items = [(row, table.image_path(row)) for row in range(len(table.table))]
             for item in predict_batch(folder, items, log, actor=who, batch=table.digest):
-                failed += _report(f"row {item.row}", item.prediction, item.problem, done, as_json)
+                failed += report_prediction(
+                    f"row {item.row}", item.prediction, item.problem, done, as_json
+                )
         for path in images or []:
             prediction, problem = None, None
             try:
                 prediction = predict_recorded(folder, path, log, actor=who)
             except MedProtoError as error:
                 problem = str(error)
-            failed += _report(str(path), prediction, problem, done, as_json)
+            failed += report_prediction(str(path), prediction, problem, done, as_json)
     if as_json:
         typer.echo(json.dumps([p.to_json() for p in done], indent=2, allow_nan=False))
     if failed:
@@ -93,7 +95,7 @@ def actor_name(name: str | None) -> str:
     return who
 
 
-def _report(
+def report_prediction(
     name: str,
     prediction: RecordedPrediction | None,
     problem: str | None,
