@@ -112,11 +112,11 @@ def _judged(explanation: Explanation, doubt: Doubt, classes: tuple[str, ...]) ->
     return replace(
         explanation.prediction,
         probabilities=tuple(judged.probabilities[0].tolist()),
-        calibrated=True,
-        prediction_set=tuple(
-            name for name, member in zip(classes, judged.sets[0], strict=True) if member
-        ),
-        abstained=bool(judged.abstained[0]),
+        calibrated=doubt.calibrated,
+        prediction_set=None
+        if judged.sets is None
+        else tuple(name for name, member in zip(classes, judged.sets[0], strict=True) if member),
+        abstained=None if judged.abstained is None else bool(judged.abstained[0]),
         out_of_distribution=None if unusual is None else bool(unusual[0]),
     )
 

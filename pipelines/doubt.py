@@ -10,8 +10,9 @@ test split says what they are worth.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +49,17 @@ class Judgement:
     """What is said of ``N`` images beside their logits.
 
     Args:
-        probabilities: ``[N, classes]``, calibrated.
-        sets: ``[N, classes]``, which classes cannot be ruled out.
-        abstained: ``[N]``, the set has not exactly one member.
+        probabilities: ``[N, classes]``.
+        sets: ``[N, classes]``, which classes cannot be ruled out; ``None`` where there were too few
+            validation groups to rule out any.
+        abstained: ``[N]``, the set has not exactly one member; likewise.
         novelty: ``[N]``, or ``None`` where it cannot be measured.
         out_of_distribution: ``[N]``, likewise.
     """
 
     probabilities: Floats
-    sets: Booleans
-    abstained: Booleans
+    sets: Booleans | None
+    abstained: Booleans | None
     novelty: Floats | None
     out_of_distribution: Booleans | None
 
@@ -68,9 +70,11 @@ class Doubt:
 
     Args:
         head: what the logits mean.
-        temperature: of the probabilities.
+        temperature: of the probabilities; 1 where the validation images are separated without an
+            error, for then the best one is 0, which would make every prediction certain.
         sets: on the calibrated probabilities.
-        unusual: on the pooled similarities; ``None`` if they never change between images.
+        unusual: on the pooled similarities; ``None`` if they never change between images, or there
+            are too few validation groups for the rate.
     """
 
     head: HeadKind
@@ -78,14 +82,20 @@ class Doubt:
     sets: ConformalSets
     unusual: OutOfDistribution | None
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether the validation images determined a temperature."""
+        return self.temperature.bound is None
+
     def judge(self, logits: Floats, scores: Floats) -> Judgement:
         """Judge images by their logits ``[N, K]`` and pooled similarities ``[N, P]``."""
         chances = probabilities(logits, head=self.head, temperature=self.temperature.value)
         unusual = self.unusual
+        enough = math.isfinite(max(self.sets.thresholds))
         return Judgement(
             probabilities=chances,
-            sets=self.sets.sets(chances),
-            abstained=self.sets.abstained(chances),
+            sets=self.sets.sets(chances) if enough else None,
+            abstained=self.sets.abstained(chances) if enough else None,
             novelty=None if unusual is None else unusual.novelty(scores),
             out_of_distribution=None if unusual is None else unusual.flag(scores),
         )
@@ -96,15 +106,19 @@ class Doubt:
         """Return how often the sets cover the truth, and how often is abstained or flagged."""
         judged = self.judge(logits, scores)
         truth = np.asarray(labels)
-        coverage = bootstrap(set_coverage, judged.sets, truth, groups=list(groups), seed=0)
-        sure = ~judged.abstained
         right = judged.probabilities.argmax(axis=1) == truth
         flagged = judged.out_of_distribution
+        sets: dict[str, Any] = {"coverage": None, "abstained": None}
+        sure = np.zeros(len(truth), dtype=np.bool_)
+        if judged.sets is not None and judged.abstained is not None:
+            coverage = bootstrap(set_coverage, judged.sets, truth, groups=list(groups), seed=0)
+            sure = ~judged.abstained
+            sets = {"coverage": coverage.to_dict(), "abstained": float(judged.abstained.mean())}
         return {
             "temperature": self.temperature.value,
+            "validation_groups": self.sets.groups,
             "alpha": self.sets.alpha,
-            "coverage": coverage.to_dict(),
-            "abstained": float(judged.abstained.mean()),
+            **sets,
             "accuracy": float(right.mean()),
             "accuracy_where_not_abstained": float(right[sure].mean()) if sure.any() else None,
             "false_alarm": None if self.unusual is None else self.unusual.false_alarm,
@@ -136,13 +150,16 @@ def fit_doubt(network: ProtoPNet, scores_path: Path, groups: Sequence[str]) -> D
     weight = network.last_layer.weight.detach().double().cpu().numpy()
     logits = scores @ weight.T + network.last_layer.bias.detach().double().cpu().numpy()
     temperature = fit_temperature(logits, labels, head=network.head)
+    if temperature.bound == "lower":
+        temperature = replace(temperature, value=1.0)
     chances = probabilities(logits, head=network.head, temperature=temperature.value)
     members = list(groups)
     unusual = None
     if usual.std(axis=0).max() > 0:
-        unusual = OutOfDistribution.fit(
+        fitted = OutOfDistribution.fit(
             scores, reference=usual, false_alarm=FALSE_ALARM, groups=members
         )
+        unusual = fitted if math.isfinite(fitted.threshold) else None
     sets = ConformalSets.fit(chances, labels, head=network.head, alpha=ALPHA, groups=members)
     return Doubt(network.head, temperature, sets, unusual)
 

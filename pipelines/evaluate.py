@@ -78,7 +78,8 @@ def evaluate_model(
     temperature = 1.0 if doubt is None else doubt.temperature.value
     logits = infer_logits(network, images)
     probabilities = softmax(logits / temperature, axis=1)
-    summary: dict[str, Any] = {"split": split, "calibrated": doubt is not None, "doubt": None}
+    summary: dict[str, Any] = {"split": split, "doubt": None}
+    summary["calibrated"] = doubt is not None and doubt.calibrated
     summary |= _classification(network, classes, val, images, probabilities, seed, temperature)
     if doubt is not None:
         scores = infer_scores(network, images)

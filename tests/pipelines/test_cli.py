@@ -97,7 +97,7 @@ def test_predict_prints_a_sum_that_adds_up(tiny_path, blob_image, log, main):
     status, out, _ = main("predict", tiny_path, blob_image, "--audit", log, "--actor", "reader")
     assert status == 0
     assert "record 1, sha256:" in out
-    assert ", calibrated)" in out
+    assert "calibrated)" in out
     lines = [line.split() for line in out.splitlines()]
     parts = [float(line[line.index("=") + 1]) for line in lines if line[0] == "prototype"]
     parts += [float(line[-1]) for line in lines if line[:2] == ["1", "more"]]

@@ -1,3 +1,4 @@
+import copy
 import json
 import shutil
 
@@ -25,9 +26,43 @@ def test_judgement_is_the_tempered_softmax(tiny_run):
     judged = tiny_run.doubt.judge(logits, scores)
     expected = softmax(logits / tiny_run.doubt.temperature.value, axis=1)
     np.testing.assert_allclose(judged.probabilities, expected)
-    assert judged.abstained.tolist() == [bool(judged.sets[0].sum() != 1)]
-    # Similarities of zero to everything, where training images reach the bound.
-    assert judged.novelty[0] > tiny_run.doubt.judge(logits, scores + 9).novelty[0]
+    if judged.sets is not None:
+        assert judged.abstained.tolist() == [bool(judged.sets[0].sum() != 1)]
+
+
+def stored_scores(path, run, margin, count):
+    """Scores of ``count`` images a class; the first prototype of each class speaks for it."""
+    stored = dict(np.load(run.path / "scores.npz"))
+    labels = np.arange(2 * count) % 2
+    scores = np.random.default_rng(0).normal(size=(2 * count, len(run.sources)))
+    owners = np.array([source.class_index for source in run.sources])
+    scores += margin * (owners[None, :] == labels[:, None])
+    np.savez(path, **{**stored, "val_scores": scores, "val_labels": labels})
+    return [str(i) for i in range(2 * count)]
+
+
+@pytest.mark.parametrize(("count", "enough"), [(4, False), (5, True)])
+def test_sets_need_nine_groups(count, enough, tiny_run, tmp_path):
+    # ceil((n + 1) 0.9) <= n from n = 9 on.
+    groups = stored_scores(tmp_path / "scores.npz", tiny_run, 1.0, count)
+    doubt = fit_doubt(tiny_run.network, tmp_path / "scores.npz", groups)
+    judged = doubt.judge(np.zeros((1, 2)), np.ones((1, len(tiny_run.sources))))
+    assert (judged.sets is not None) is (judged.abstained is not None) is enough
+    assert judged.out_of_distribution is None  # 1 / 0.05 - 1 = 19 groups for that
+
+
+@pytest.mark.parametrize(("margin", "calibrated"), [(1.5, True), (50.0, False)])
+def test_separated_validation_images_calibrate_nothing(margin, calibrated, tiny_run, tmp_path):
+    groups = stored_scores(tmp_path / "scores.npz", tiny_run, margin, 50)
+    network = copy.deepcopy(tiny_run.network)
+    network.reset_last_layer()  # +1 and -0.5, no bias
+    doubt = fit_doubt(network, tmp_path / "scores.npz", groups)
+    assert doubt.calibrated is calibrated
+    assert calibrated or doubt.temperature.value == 1.0
+    # Unlike everything, and like the training images.
+    scores = np.load(tmp_path / "scores.npz")["train_scores"]
+    judged = doubt.judge(np.zeros((2, 2)), np.stack([scores.min(axis=0) - 9, scores.max(axis=0)]))
+    assert judged.novelty[0] > judged.novelty[1] == 0
 
 
 def test_constant_similarities_flag_nothing(tiny_run, tmp_path):
@@ -43,8 +78,7 @@ def test_constant_similarities_flag_nothing(tiny_run, tmp_path):
 
 def test_evaluation_says_what_the_sets_are_worth(tiny_run):
     summary = evaluate_run(tiny_run).summary["doubt"]
-    assert 0 <= summary["coverage"]["value"] <= 1
-    assert 0 <= summary["abstained"] <= 1
+    assert (summary["coverage"] is None) is (summary["validation_groups"] < 9)
     assert json.loads(json.dumps(summary)) == summary
 
 
