@@ -31,8 +31,9 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 demo: $(VENV)/.ready
 	$(BIN)/medproto demo --out $(OUT)
 
+# One thread: the networks of the tests are too small to share out.
 test: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest -m "not slow and not gpu" --cov --cov-report=term --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" --cov --cov-report=term --cov-fail-under=90
 
 test-all: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest
