@@ -150,13 +150,11 @@ class Placement:
         A box that lies wholly in the padding collapses onto the nearest border pixel.
         """
         first, last = self.to_stored(start), self.to_stored(stop)
-        low = [
-            min(max(math.floor(v + 1e-6), 0), n - 1)
-            for v, n in zip(first, self.stored_shape, strict=True)
-        ]
+        shape = self.stored_shape
+        low = [min(max(math.floor(v + 1e-6), 0), n - 1) for v, n in zip(first, shape, strict=True)]
         high = [
             min(max(math.ceil(v - 1e-6), a + 1), n)
-            for v, a, n in zip(last, low, self.stored_shape, strict=True)
+            for v, a, n in zip(last, low, shape, strict=True)
         ]
         return PixelBox(tuple(low), tuple(high))
 
@@ -169,8 +167,7 @@ class CellGrid:
 
     Args:
         shape: number of cells per axis.
-        first_center: position of the centre of cell 0, per axis; padding decides it, so it need
-            not be half a stride.
+        first_center: position of the centre of cell 0, per axis; not always half a stride.
         stride: distance of neighbouring cells, network pixels per axis.
         receptive_field: theoretical side of the field of one cell, network pixels per axis.
     """
@@ -268,15 +265,16 @@ class Prediction:
     """What the network says of one image.
 
     Args:
-        classes: ``[K]`` names.
+        classes: names of classes, findings or grades.
         logits: ``[K]``.
-        probabilities: ``[K]``; the plain softmax unless ``calibrated``.
+        probabilities: one a class; those of the plain logits unless ``calibrated``.
         model_digest: ``sha256:<hex>`` of the model's tensors.
         dtype: dtype of the backbone, e.g. ``"float32"``.
         calibrated: a temperature was fitted on validation images.
         head: what the logits mean.
         prediction_set: classes that cannot be ruled out at the stated rate; ``None`` if not judged.
-        abstained: the set has not exactly one member.
+        abstained: the set has not exactly one member; of findings, some are undecided.
+        undecided: findings whose presence cannot be told at that rate; ``multilabel`` only.
         out_of_distribution: the similarities are unlike those of the training images.
     """
 
@@ -290,6 +288,7 @@ class Prediction:
     head: HeadKind = "multiclass"
     prediction_set: tuple[str, ...] | None = None
     abstained: bool | None = None
+    undecided: tuple[str, ...] | None = None
     out_of_distribution: bool | None = None
 
     @property
@@ -315,18 +314,20 @@ class Prediction:
 
     @property
     def shown_logit(self) -> int:
-        """Index of the logit whose sum is shown: of the predicted class; for ``binary`` the one not
-        fixed at 0; for ``ordinal`` of the threshold passed last, or the first if none was.
-        """
+        """Index of the logit that decided; of thresholds the last one passed, or the first."""
         if self.head == "ordinal":
             return max(self.predicted - 1, 0)
         return 1 if self.head == "binary" else self.predicted
 
     @property
+    def shown_logits(self) -> tuple[int, ...]:
+        """Indices of all logits whose sums are shown: of each present finding, else one."""
+        return (self.head == "multilabel" and self.present) or (self.shown_logit,)
+
+    @property
     def label(self) -> str:
         """Name of the predicted class; for ``multilabel`` the present findings."""
-        names = [self.classes[k] for k in self.present]
-        return ", ".join(names) or "none of the findings"
+        return ", ".join(self.classes[k] for k in self.present) or "none of the findings"
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,20 +26,38 @@ Group = Annotated[
     typer.Option("--group", help="Column that keeps images of a patient together."),
 ]
 Labels = Annotated[
-    Path | None, typer.Option("--labels", help="CSV with the columns image and label.")
+    Path | None,
+    typer.Option(
+        "--labels", help="CSV with the columns image and label (or image and --label-columns)."
+    ),
+]
+LabelColumns = Annotated[
+    str | None,
+    typer.Option(
+        "--label-columns",
+        help="Columns of findings that may occur together, with commas between: 1 present, "
+        "0 absent, -1 or empty uncertain. In place of the column label.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
 @app.command("check")
-def check(table: Table, group: Group = None, as_json: AsJson = False) -> None:
+def check(
+    table: Table,
+    group: Group = None,
+    label_columns: LabelColumns = None,
+    as_json: AsJson = False,
+) -> None:
     """Read every image of a cohort and name all problems, a line each.
 
     Example: medproto cohort check cohort.csv
+
+    Example: medproto cohort check cohort.csv --label-columns nodule,effusion
     """
     from medproto.data import Cohort, check_cohort
 
-    report = check_cohort(Cohort.read(table, group=group))
+    report = check_cohort(Cohort.read(table, group=group, label_columns=_names(label_columns)))
     if as_json:
         problems = [asdict(problem) for problem in report.problems]
         document = {"ok": report.ok, "n": report.n, "problems": problems, **report.summary}
@@ -57,10 +75,26 @@ def check(table: Table, group: Group = None, as_json: AsJson = False) -> None:
 
 def _print_summary(summary: Mapping[str, Any]) -> None:
     for key, value in summary.items():
+        if key == "findings":
+            _print_findings(value)
+            continue
         if isinstance(value, dict):
             value = ", ".join(f"{name}: {count}" for name, count in value.items())
         if value not in ("", None):
             typer.echo(f"{key + ':':<11} {value}")
+
+
+def _print_findings(findings: Mapping[str, Mapping[str, int]]) -> None:
+    width = max(len("findings:"), *(len(name) + 2 for name in findings))
+    typer.echo(f"{'findings:':<{width}}  {'present':>9} {'absent':>9} {'uncertain':>9}")
+    for name, counts in findings.items():
+        cells = " ".join(f"{counts[key]:>9}" for key in ("present", "absent", "uncertain"))
+        typer.echo(f"  {name:<{width - 2}}  {cells}")
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    """Return the names of a list with commas."""
+    return tuple(name.strip() for name in text.split(",")) if text else ()
 
 
 @app.command("split")
@@ -72,14 +106,18 @@ def split(
         int | None, typer.Option(help="Write a column `fold` of K folds instead of `split`.")
     ] = None,
     group: Group = None,
+    label_columns: LabelColumns = None,
 ) -> None:
-    """Split by patient (or group), stratified by label, into train, val and test.
+    """Split by patient (or group), stratified by label or finding, into train, val and test.
 
     Example: medproto cohort split cohort.csv --seed 0 --out cohort.csv
+
+    Example: medproto cohort split c.csv --label-columns nodule,effusion --seed 0 --out c.csv
     """
     from medproto.data import Cohort, split_cohort
 
-    cohort = split_cohort(Cohort.read(table, group=group), folds=folds, seed=seed)
+    cohort = Cohort.read(table, group=group, label_columns=_names(label_columns))
+    cohort = split_cohort(cohort, folds=folds, seed=seed)
     _write(cohort, out, ())
     column = "fold" if folds else "split"
     for name, count in cohort.table[column].value_counts().sort_index().items():
@@ -94,6 +132,7 @@ def from_dicom(
     copy_as_pseudonyms: Annotated[
         bool, typer.Option(help="Copy the files beside the table under pseudonymous names.")
     ] = False,
+    label_columns: LabelColumns = None,
 ) -> None:
     """Build a table from a folder of DICOM files; patients and studies become pseudonyms.
 
@@ -104,7 +143,9 @@ def from_dicom(
     from medproto.data import from_dicom as build
 
     copies = out.parent / f"{out.stem}_images" if copy_as_pseudonyms else None
-    cohort, notes = build(source, labels=labels, copy_to=copies)
+    cohort, notes = build(
+        source, labels=labels, copy_to=copies, label_columns=_names(label_columns)
+    )
     _write(cohort, out, notes)
 
 
@@ -114,6 +155,7 @@ def from_folder(
     out: Out,
     labels: Labels = None,
     group: Group = None,
+    label_columns: LabelColumns = None,
 ) -> None:
     """Build a table from PNG or JPEG files: a sub-folder for each class, or a labels table.
 
@@ -121,7 +163,7 @@ def from_folder(
     """
     from medproto.data import from_folder as build
 
-    cohort, notes = build(source, labels=labels, group=group)
+    cohort, notes = build(source, labels=labels, group=group, label_columns=_names(label_columns))
     _write(cohort, out, notes)
 
 

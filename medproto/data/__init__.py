@@ -5,12 +5,13 @@ No torch and no MONAI here: arrays, tables and `medproto.records` only. The synt
 """
 
 from medproto.data.builders import BuiltCohort, from_folder
-from medproto.data.check import CohortReport, Problem, check_cohort
+from medproto.data.check import CohortReport, check_cohort
 from medproto.data.cohort import Cohort
 from medproto.data.dicom_builder import from_dicom
 from medproto.data.images import LoadedImage, read_image, read_mask
 from medproto.data.npz_builder import from_npz
-from medproto.data.splits import split_cohort
+from medproto.data.problem import Problem
+from medproto.data.splits import split_cohort, split_of_fold
 
 __all__ = [
     "BuiltCohort",
@@ -25,4 +26,5 @@ __all__ = [
     "read_image",
     "read_mask",
     "split_cohort",
+    "split_of_fold",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,10 +13,12 @@ from medproto.data.cohort import Cohort, read_table
 from medproto.data.images import file_kind
 from medproto.errors import CohortError, ImageReadError
 
-__all__ = ["LABELS_FILE", "BuiltCohort", "from_folder", "walk_files"]
+__all__ = ["LABELS_FILE", "NO_TABLE", "BuiltCohort", "from_folder", "walk_files"]
 
 LABELS_FILE = "labels.csv"
 """Table that is taken when it lies in the source folder and no other is named."""
+
+NO_TABLE = "label_columns name columns of a table of labels; pass labels as well."
 
 _SPLITS = ("train", "val", "test")
 
@@ -29,20 +31,27 @@ class BuiltCohort(NamedTuple):
 
 
 def from_folder(
-    source: Path, *, labels: Path | None = None, group: str | None = None
+    source: Path,
+    *,
+    labels: Path | None = None,
+    group: str | None = None,
+    label_columns: Sequence[str] = (),
 ) -> BuiltCohort:
     """Build a cohort from PNG, JPEG and DICOM images in a folder.
 
     With a table of labels (``labels``, else ``labels.csv`` in the folder) its rows are the cohort:
-    it needs ``image`` (path relative to ``source``) and ``label``; a ``mask`` is relative likewise,
-    other columns are kept. Without one, the name of the sub-folder is the label:
-    ``source/<label>/…``, or ``source/<train|val|test>/<label>/…``.
+    it needs ``image`` (path relative to ``source``) and ``label``, or ``image`` and
+    ``label_columns``; a ``mask`` is relative likewise, other columns are kept. Without one, the
+    name of the sub-folder is the label: ``source/<label>/…``, or
+    ``source/<train|val|test>/<label>/…``.
 
     Args:
         group: column of the table that names patients or groups.
+        label_columns: columns of the table that hold a finding each, see `Cohort`.
 
     Raises:
-        CohortError: if there is no image, the table is unusable, or ``group`` comes without one.
+        CohortError: if there is no image, the table is unusable, or ``group`` or ``label_columns``
+            come without one.
 
     Example:
         >>> cohort, notes = from_folder("busi", group="near_duplicate_group")  # doctest: +SKIP
@@ -52,9 +61,11 @@ def from_folder(
     if labels is None and (source / LABELS_FILE).is_file():
         labels = source / LABELS_FILE
     if labels is not None:
-        return _from_table(source, Path(labels), group)
+        return _from_table(source, Path(labels), group, tuple(label_columns))
     if group is not None:
         raise CohortError("group names a column of a table of labels; pass labels as well.")
+    if label_columns:
+        raise CohortError(NO_TABLE)
     return _from_names(source)
 
 
@@ -91,8 +102,10 @@ def _folder(source: Path) -> Path:
     return source
 
 
-def _from_table(source: Path, labels: Path, group: str | None) -> BuiltCohort:
-    cohort = Cohort(read_table(labels), source, group)
+def _from_table(
+    source: Path, labels: Path, group: str | None, label_columns: tuple[str, ...]
+) -> BuiltCohort:
+    cohort = Cohort(read_table(labels), source, group, label_columns)
     there = sum(cohort.image_path(row).is_file() for row in range(len(cohort)))
     if not there:
         raise CohortError(

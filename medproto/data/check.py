@@ -8,30 +8,20 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from medproto.data.check_labels import (
+    contradiction,
+    count_labels,
+    find_empty_masks,
+    find_small_classes,
+    find_wrong_labels,
+)
 from medproto.data.cohort import Cohort
 from medproto.data.images import read_image, read_mask
+from medproto.data.problem import SPLITS, Problem
 from medproto.errors import ImageReadError
 from medproto.records import ImageReference, PixelBox
 
-__all__ = ["CohortReport", "Problem", "check_cohort"]
-
-SPLITS = ("train", "val", "test")
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that must be mended.
-
-    Args:
-        row: zero-based row of the table, ``None`` if it concerns the table as a whole.
-        stage: ``"image"``, ``"label"``, ``"mask"``, ``"box"``, ``"split"``, ``"group"``,
-            ``"duplicate"`` or ``"class"``.
-        reason: one sentence, without path or identity.
-    """
-
-    row: int | None
-    stage: str
-    reason: str
+__all__ = ["CohortReport", "check_cohort"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +33,9 @@ class CohortReport:
         problems: in the order of the rows, those of the whole table last.
         references: one a row, ``None`` where the image could not be read.
         summary: counts of labels, splits, modalities, spacings, sizes, groups; plain numbers and
-            names, fit for JSON. ``contradictions`` lists rows of the same pixels with different
-            labels: no error, but worth a look.
+            names, fit for JSON. ``findings`` has present, absent and uncertain cases of each of
+            ``label_columns``. ``contradictions`` lists rows of the same pixels with different
+            labels, or with a finding both present and absent: no error, but worth a look.
     """
 
     n: int
@@ -67,47 +58,40 @@ def check_cohort(
     """Read every image and mask of a cohort and check labels, splits, groups and duplicates.
 
     Args:
-        classes: the known labels; ``None`` takes whatever the table has.
+        classes: the known labels; ``None`` takes whatever the table has. Not for a cohort with
+            ``label_columns``, which names its findings itself.
         progress: called with ``(rows done, rows)`` after each row.
+
+    Raises:
+        ValueError: if ``classes`` are given for a cohort with ``label_columns``.
 
     Example:
         >>> report = check_cohort(Cohort.read("cohort.csv"))  # doctest: +SKIP
         >>> report.ok  # doctest: +SKIP
         True
     """
+    if cohort.label_columns and classes is not None:
+        raise ValueError("classes are the label_columns of this cohort; leave them out.")
     references: list[ImageReference | None] = []
     problems: list[Problem] = []
-    empty_masks: dict[str, list[int]] = defaultdict(list)
-    filled_masks: Counter[str] = Counter()
-    labels = cohort.table["label"].tolist()
+    inside: list[int | None] = []
+    wrong_labels = find_wrong_labels(cohort, classes)
     for row in range(len(cohort)):
         reference, found = _check_image(cohort, row)
         references.append(reference)
+        problems += found + wrong_labels[row]
+        pixels, found = _check_mask(cohort, row, reference)
+        inside.append(pixels)
         problems += found
-        problems += _check_label(row, labels[row], classes)
-        inside, found = _check_mask(cohort, row, reference)
-        problems += found
-        if inside is not None and inside > 0:
-            filled_masks[labels[row]] += 1
-        elif inside == 0:
-            empty_masks[labels[row]].append(row)
         if progress is not None:
             progress(row + 1, len(cohort))
-    for label, rows in empty_masks.items():
-        if filled_masks[label]:
-            problems += [Problem(row, "mask", _EMPTY.format(label=label)) for row in rows]
+    problems += find_empty_masks(cohort, inside)
     groups = _groups(cohort, references)
     problems += _check_parts(cohort, groups, references)
-    problems += _check_classes(cohort, classes)
+    problems += find_small_classes(cohort, classes)
     problems.sort(key=lambda p: len(cohort) if p.row is None else p.row)
-    summary = _summary(cohort, groups, references, sum(filled_masks.values()))
+    summary = _summary(cohort, groups, references, sum(bool(pixels) for pixels in inside))
     return CohortReport(len(cohort), tuple(problems), tuple(references), summary)
-
-
-_EMPTY = (
-    "the mask is empty, although others of class {label!r} are not; leave the cell empty if "
-    "nothing was drawn."
-)
 
 
 def _check_image(cohort: Cohort, row: int) -> tuple[ImageReference | None, list[Problem]]:
@@ -122,15 +106,6 @@ def _check_image(cohort: Cohort, row: int) -> tuple[ImageReference | None, list[
         reason = "the pixels are not those of the column 'pixel_digest'."
         return reference, [Problem(row, "image", reason)]
     return reference, []
-
-
-def _check_label(row: int, label: str, classes: Sequence[str] | None) -> list[Problem]:
-    if not label:
-        return [Problem(row, "label", "the label must be given, the cell is empty.")]
-    if classes is not None and label not in classes:
-        reason = f"the label must be one of {sorted(classes)}, got {label!r}."
-        return [Problem(row, "label", reason)]
-    return []
 
 
 def _check_mask(
@@ -213,69 +188,23 @@ def _straddling(keys: Sequence[str], parts: Sequence[Any]) -> Iterator[tuple[int
             yield row, first[key]
 
 
-def _check_classes(cohort: Cohort, classes: Sequence[str] | None) -> Iterator[Problem]:
-    """Find classes that are too small to learn or to measure, and near-equal names."""
-    labels = cohort.table["label"]
-    known = sorted(set(cohort.classes) | set(classes or ()))
-    if len(cohort.classes) < 2:
-        yield Problem(None, "class", f"a cohort needs two classes, got {list(cohort.classes)}.")
-    spelled: dict[str, str] = {}
-    for name in known:
-        other = spelled.setdefault(" ".join(name.casefold().split()), name)
-        if other != name:
-            reason = f"classes {other!r} and {name!r} differ in case or spaces only."
-            yield Problem(None, "class", reason)
-        cases = int((labels == name).sum())
-        if cases < 2:
-            yield Problem(None, "class", f"class {name!r} needs at least 2 cases, got {cases}.")
-            continue
-        yield from _check_class_parts(cohort, name)
-
-
-def _check_class_parts(cohort: Cohort, name: str) -> Iterator[Problem]:
-    table = cohort.table[cohort.table["label"] == name]
-    if "split" in table:
-        counts = Counter(table["split"].tolist())
-        for split, least in zip(SPLITS, (2, 1, 1), strict=True):
-            if counts[split] < least:
-                reason = (
-                    f"class {name!r} needs at least {least} in split {split!r}, "
-                    f"got {counts[split]}."
-                )
-                yield Problem(None, "class", reason)
-    if "fold" in table:
-        for fold in sorted(set(cohort.table["fold"]) - set(table["fold"])):
-            yield Problem(None, "class", f"class {name!r} has no case in fold {fold}.")
-
-
 def _summary(
     cohort: Cohort,
     groups: Sequence[str],
     references: Sequence[ImageReference | None],
     masks: int,
 ) -> dict[str, Any]:
-    table = cohort.table
     read = [reference for reference in references if reference is not None]
-    labels: dict[str, set[str]] = defaultdict(set)
     rows: dict[str, list[int]] = defaultdict(list)
     for row, reference in enumerate(references):
         if reference is not None:
             rows[reference.pixel_digest].append(row)
-            labels[reference.pixel_digest].add(table["label"].iloc[row])
     sides = {
         name: {"min": min(values), "median": median(values), "max": max(values)}
         for name, values in zip(("rows", "columns"), zip(*(r.shape for r in read)))
     }
     return {
-        "labels": _counts(table["label"].tolist()),
-        **{
-            f"{column}s": {
-                str(part): _counts(table["label"][table[column] == part].tolist())
-                for part in sorted(set(table[column]))
-            }
-            for column in ("split", "fold")
-            if column in table
-        },
+        **count_labels(cohort),
         "groups": len(set(groups) - {""}),
         "group_column": cohort.group_column,
         "masks": masks,
@@ -284,7 +213,7 @@ def _summary(
         "modality": _counts([r.modality for r in read]),
         "spacing": _counts([r.spacing_kind for r in read]),
         "sizes": sides,
-        "contradictions": [rows[digest] for digest in rows if len(labels[digest]) > 1],
+        "contradictions": [same for same in rows.values() if contradiction(cohort, same)],
     }
 
 

@@ -1,4 +1,4 @@
-"""The cohort table: one row an image, with label, group, split and mask.
+"""The cohort table: one row an image, with label or findings, group, split and mask.
 
 Every cell is text, an empty one means "not known"; only ``fold`` and ``row`` are whole numbers. So
 a table built in memory, saved and read again is the same table and has the same digest.
@@ -16,8 +16,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from medproto.data.findings import BAD_CELL, bad_cells, read_targets
 from medproto.data.images import read_image
 from medproto.errors import CohortError, ImageReadError
 
@@ -25,6 +28,7 @@ __all__ = ["Cohort", "read_table", "relative_path"]
 
 _PATHS = ("image", "mask")
 _WHOLE_NUMBERS = ("fold", "row")
+_NO_FINDINGS = ("image", "mask", "box", "split", "fold", "row")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +36,15 @@ class Cohort:
     """A table of images and the folder that its relative paths start from.
 
     Args:
-        table: needs the columns ``image`` and ``label``; ``mask``, ``box``, ``split`` (``train``,
-            ``val`` or ``test``), ``fold`` (whole number from 0), ``patient_id`` and others may
-            follow, unknown ones are kept. It is copied, and its index becomes ``0..n-1``.
+        table: needs the columns ``image`` and ``label``, or ``image`` and ``label_columns``;
+            ``mask``, ``box``, ``split`` (``train``, ``val`` or ``test``), ``fold`` (whole number
+            from 0), ``patient_id`` and others may follow, unknown ones are kept. It is copied, and
+            its index becomes ``0..n-1``.
         root: folder of the relative paths in ``image`` and ``mask``.
         group_column: column of patients or groups that no split may divide; ``None`` takes
             ``patient_id`` if there is one.
+        label_columns: columns of findings that may occur together: 1 present, 0 absent, -1 or
+            empty uncertain. With them the column ``label`` has no part.
 
     Raises:
         CohortError: if the table is empty, a column is missing or there twice, or ``fold`` or
@@ -47,9 +54,11 @@ class Cohort:
     table: pd.DataFrame
     root: Path
     group_column: str | None = None
+    label_columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_columns([str(name) for name in self.table.columns])
+        object.__setattr__(self, "label_columns", tuple(self.label_columns))
+        _check_columns([str(name) for name in self.table.columns], self.label_columns)
         if not len(self.table):
             raise CohortError("a cohort must have at least one row, got a table with none.")
         columns = {str(name): _column(str(name), self.table[name]) for name in self.table.columns}
@@ -64,17 +73,20 @@ class Cohort:
         object.__setattr__(self, "root", Path(self.root))
 
     @classmethod
-    def read(cls, path: Path, *, group: str | None = None) -> Cohort:
+    def read(
+        cls, path: Path, *, group: str | None = None, label_columns: Sequence[str] = ()
+    ) -> Cohort:
         """Read a table from CSV (UTF-8, commas) or Parquet.
 
         Args:
             group: name of the grouping column; ``None`` takes ``patient_id`` if there is one.
+            label_columns: names of the columns of findings, if there is no single label.
 
         Raises:
             CohortError: if the file cannot be read or is no cohort table.
         """
         path = Path(path)
-        return cls(read_table(path), path.parent, group)
+        return cls(read_table(path), path.parent, group, tuple(label_columns))
 
     def save(self, path: Path) -> None:
         """Write CSV, or Parquet for the suffix ``.parquet``; relative paths follow the new place.
@@ -99,7 +111,9 @@ class Cohort:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the labels, sorted; rows without a label do not count."""
+        """Names of the labels, sorted, or ``label_columns``; rows without a label do not count."""
+        if self.label_columns:
+            return self.label_columns
         return tuple(sorted(set(self.table["label"]) - {""}))
 
     @property
@@ -110,8 +124,10 @@ class Cohort:
     def select(self, classes: Iterable[str]) -> Cohort:
         """Return the rows with one of these labels; column ``row`` keeps their first row number.
 
+        Of a cohort with ``label_columns`` all rows stay, and ``classes`` are its findings now.
+
         Raises:
-            CohortError: if a class has no row.
+            CohortError: if a class has no row, or is none of the findings.
         """
         wanted = list(classes)
         unknown = sorted(set(wanted) - set(self.classes))
@@ -122,7 +138,22 @@ class Cohort:
         table = self.table.copy()
         if "row" not in table:
             table["row"] = range(len(table))
+        if self.label_columns:
+            return Cohort(table, self.root, self.group_column, tuple(wanted))
         return Cohort(table[table["label"].isin(wanted)], self.root, self.group_column)
+
+    def targets(self) -> NDArray[np.float64]:
+        """Return ``[rows, label_columns]``: 1 present, 0 absent, NaN uncertain.
+
+        Raises:
+            CohortError: if the cohort has no ``label_columns``, or a cell is none of the values;
+                the first such row is named.
+        """
+        if not self.label_columns:
+            raise CohortError("targets are of findings; read the cohort with label_columns.")
+        for row, name, text in bad_cells(self.table, self.label_columns):
+            raise CohortError(f"row {row}: {BAD_CELL.format(name=name, text=text)}")
+        return read_targets(self.table, self.label_columns)
 
     def image_path(self, row: int) -> Path:
         """Return the path of the image of a zero-based row."""
@@ -240,13 +271,32 @@ def _check_twice(names: Sequence[str]) -> None:
         raise CohortError(f"a column must occur once, got {twice} more often.")
 
 
-def _check_columns(names: Sequence[str]) -> None:
+def _check_columns(names: Sequence[str], findings: Sequence[str]) -> None:
     _check_twice(names)
+    if findings:
+        _check_findings(names, findings)
+        return
     missing = [name for name in ("image", "label") if name not in names]
     if missing:
         raise CohortError(
             f"a cohort table must have the columns 'image' and 'label'; {missing} missing in "
-            f"{list(names)}."
+            f"{list(names)}. If it has a 0/1 column for each finding, name these instead: "
+            "--label-columns a,b, or data.label_columns of a training."
+        )
+
+
+def _check_findings(names: Sequence[str], findings: Sequence[str]) -> None:
+    missing = [name for name in ("image", *findings) if name not in names]
+    if missing:
+        raise CohortError(
+            f"a cohort table must have the column 'image' and each of the label columns "
+            f"{list(findings)}; {missing} missing in {list(names)}."
+        )
+    wrong = [name for name in findings if name in _NO_FINDINGS or findings.count(name) > 1]
+    if wrong:
+        raise CohortError(
+            f"label columns must be findings, each named once, got {sorted(set(wrong))}; "
+            f"{list(_NO_FINDINGS)} have another meaning."
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pandas as pd
 import pydicom
 from pydicom.dataset import Dataset
 
-from medproto.data.builders import LABELS_FILE, BuiltCohort, walk_files
+from medproto.data.builders import LABELS_FILE, NO_TABLE, BuiltCohort, walk_files
 from medproto.data.cohort import Cohort, read_table, relative_path
 from medproto.data.dicom import code_string
 from medproto.data.images import file_kind
@@ -41,6 +42,7 @@ def from_dicom(
     labels: Path | None = None,
     key: str | bytes | None = None,
     copy_to: Path | None = None,
+    label_columns: Sequence[str] = (),
 ) -> BuiltCohort:
     """Build a cohort from the DICOM images in a folder, by their headers.
 
@@ -49,15 +51,18 @@ def from_dicom(
     headers have them. Columns of the labels' table are kept, except those that name identities.
 
     Args:
-        labels: table with ``label`` and one of ``image`` (path relative to ``source``),
-            ``SOPInstanceUID``, ``StudyInstanceUID``, ``PatientID``; ``None`` takes ``labels.csv``
-            in the folder, and without that leaves the label empty.
+        labels: table with ``label`` (or ``label_columns``) and one of ``image`` (path relative to
+            ``source``), ``SOPInstanceUID``, ``StudyInstanceUID``, ``PatientID``; ``None`` takes
+            ``labels.csv`` in the folder, and without that leaves the label empty.
         key: secret of the pseudonyms, see `Pseudonymizer`.
         copy_to: folder for copies named by pseudonyms. Without it the table names the files as they
             are, and file names may identify. Headers are copied unchanged.
+        label_columns: columns of the table of labels that hold a finding each, see `Cohort`; in
+            place of ``label``.
 
     Raises:
-        CohortError: if there is no DICOM image, or the table of labels does not fit.
+        CohortError: if there is no DICOM image, the table of labels does not fit, or
+            ``label_columns`` come without one.
         ValueError: if the key is empty.
     """
     source = Path(source)
@@ -65,14 +70,17 @@ def from_dicom(
     found = _read_headers(source)
     if labels is None and (source / LABELS_FILE).is_file():
         labels = source / LABELS_FILE
+    if labels is None and label_columns:
+        raise CohortError(NO_TABLE)
     extra = pd.DataFrame(index=range(len(found.paths)))
+    keep = list(extra.index)
     notes = list(found.notes())
     if labels is not None:
-        extra, joined = _join(found, read_table(Path(labels)))
+        extra, keep, joined = _join(found, read_table(Path(labels)), tuple(label_columns))
         notes += joined
     else:
         notes.append("no table of labels: fill in the column 'label'.")
-    table = _table(found, extra, pseudonyms)
+    table = _table(found, extra, pseudonyms, labeled=not label_columns)
     if pseudonyms.fresh:
         notes.append(
             "pseudonyms are made with a key of this build alone and cannot be linked across "
@@ -80,14 +88,13 @@ def from_dicom(
         )
     if not all(table["patient_id"]):
         notes.append(f"{(table['patient_id'] == '').sum()} images have no PatientID.")
-    keep = [row for row in table.index if labels is None or table["label"][row]]
     table, paths = table.loc[keep].reset_index(drop=True), [found.paths[row] for row in keep]
     if copy_to is None:
-        return BuiltCohort(Cohort(table, source), tuple(notes))
+        return BuiltCohort(Cohort(table, source, None, tuple(label_columns)), tuple(notes))
     uids = [pseudonyms.name("I", found.headers[row]["SOPInstanceUID"]) for row in keep]
     table = _copy(table, paths, uids, source, Path(copy_to))
     notes.append("the copies keep their headers: they are pseudonymous by name only.")
-    return BuiltCohort(Cohort(table, copy_to), tuple(notes))
+    return BuiltCohort(Cohort(table, copy_to, None, tuple(label_columns)), tuple(notes))
 
 
 @dataclass
@@ -134,21 +141,21 @@ def _text(dataset: Dataset, keyword: str) -> str:
     return "" if value is None else str(value).strip()
 
 
-def _join(found: _Found, labels: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Return the table's columns, a row for each image found, and notes on what did not match."""
+def _join(
+    found: _Found, labels: pd.DataFrame, findings: tuple[str, ...]
+) -> tuple[pd.DataFrame, list[int], list[str]]:
+    """Return the table's columns, a row for each image found, those with a label, and notes."""
     names = [name for name in _KEYS if name in labels]
-    if "label" not in labels or not names:
+    missing = [name for name in findings or ("label",) if name not in labels]
+    if missing or not names:
+        wanted = " and ".join(map(repr, findings or ("label",)))
         raise CohortError(
-            f"the table of labels must have 'label' and one of {list(_KEYS)}, "
+            f"the table of labels must have {wanted} and one of {list(_KEYS)}, "
             f"got {list(labels.columns)}."
+            + ("" if findings else " A 0/1 column for each finding is named by label_columns.")
         )
     key = names[0]
-    rows: dict[str, int] = {}
-    for number, value in enumerate(labels[key]):
-        value = Path(value).as_posix() if key == "image" else str(value).strip()
-        first = rows.setdefault(value, number)
-        if labels["label"][first] != labels["label"][number]:
-            raise CohortError(f"rows {first} and {number} of the labels have one key, two labels.")
+    rows = _rows_of_keys(labels, key, findings or ("label",))
     keys = found.paths if key == "image" else [header[key] for header in found.headers]
     matches = [rows.get(value) for value in keys]
     if not any(match is not None for match in matches):
@@ -161,7 +168,13 @@ def _join(found: _Found, labels: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]
     extra = pd.DataFrame(
         {name: ["" if match is None else labels[name][match] for match in matches] for name in kept}
     )
-    unlabeled, unused = int((extra["label"] == "").sum()), len(set(rows.values()) - set(matches))
+    # Findings may all be uncertain, so there an image is labeled by its row alone.
+    labeled = [
+        row
+        for row, match in enumerate(matches)
+        if match is not None and (findings or extra["label"][row])
+    ]
+    unlabeled, unused = len(keys) - len(labeled), len(set(rows.values()) - set(matches))
     notes = [f"labels are joined by {key!r}."]
     if unlabeled:
         notes.append(f"{unlabeled} images have no label in the table and were left out.")
@@ -169,11 +182,29 @@ def _join(found: _Found, labels: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]
         notes.append(f"{unused} rows of the labels have no image.")
     if len(kept) + (key == "image") < labels.shape[1]:
         notes.append("columns of the labels that name identities were left out.")
-    return extra, notes
+    return extra, labeled, notes
 
 
-def _table(found: _Found, extra: pd.DataFrame, pseudonyms: Pseudonymizer) -> pd.DataFrame:
-    """Put the columns together; what a header says goes before what the labels say."""
+def _rows_of_keys(labels: pd.DataFrame, key: str, answers: Sequence[str]) -> dict[str, int]:
+    """Return the first row of each key; the columns ``answers`` of its other rows must agree."""
+    known = list(zip(*(labels[name] for name in answers), strict=True))
+    rows: dict[str, int] = {}
+    for number, value in enumerate(labels[key]):
+        value = Path(value).as_posix() if key == "image" else str(value).strip()
+        first = rows.setdefault(value, number)
+        if known[first] != known[number]:
+            raise CohortError(f"rows {first} and {number} of the labels have one key, two labels.")
+    return rows
+
+
+def _table(
+    found: _Found, extra: pd.DataFrame, pseudonyms: Pseudonymizer, *, labeled: bool
+) -> pd.DataFrame:
+    """Put the columns together; what a header says goes before what the labels say.
+
+    Args:
+        labeled: have the column ``label`` even where it is empty.
+    """
     headers = found.headers
     columns: dict[str, list[str]] = {
         "image": found.paths,
@@ -190,6 +221,8 @@ def _table(found: _Found, extra: pd.DataFrame, pseudonyms: Pseudonymizer) -> pd.
     for name in ("view", "age", "sex"):
         if not any(columns[name]) and (name in extra or name != "view"):
             del columns[name]
+    if not labeled and "label" not in extra:
+        del columns["label"]
     for name in map(str, extra.columns):
         columns.setdefault(name, list(extra[name]))
     return pd.DataFrame(columns)

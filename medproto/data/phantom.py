@@ -3,11 +3,13 @@
 Every file says that it is synthetic (ImageType, ImageComments, patient's name), and so does every
 table. The same seed gives the same bytes.
 
-Layout: ``dicom/*.dcm``, ``masks/*.png`` (255 inside a finding), ``labels.csv`` (``image``,
-``label``, ``mask``, ``box``, ``synthetic``; paths relative to the folder, box as
-``row0,col0,row1,col1``, zero-based, end exclusive) and ``landmarks.json`` (anatomical points and
-the side marker, ``[row, column]`` positions in stored pixels; ``shortcut``, where it is burned in,
-as a box like those of the table).
+Layout: ``dicom/*.dcm``, ``masks/*.png`` (255 inside a finding, whichever it is), ``labels.csv``
+(``image``, ``label``, ``mask``, ``box``, ``synthetic``; paths relative to the folder, box as
+``row0,col0,row1,col1``, zero-based, end exclusive, one for each finding with ``;`` between) and
+``landmarks.json`` (anatomical points and the side marker, ``[row, column]`` positions in stored
+pixels; ``shortcut``, where it is burned in, as a box like those of the table). In place of
+``label`` a table of several findings has a column for each, ``no_finding``, and
+``box_<finding>``.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,10 @@ from scipy import ndimage
 
 from medproto.records import PixelBox
 
-from .phantom_anatomy import Anatomy, Pose, draw_scene
+from .phantom_anatomy import Anatomy, Pose, Scene, draw_scene
 from .phantom_dicom import write_dicom
-from .phantom_findings import FINDINGS, plant
+from .phantom_findings import plant
+from .phantom_tasks import GRADES, Shown, Task, blur_labels, check_classes, deal, label_cells
 
 __all__ = ["PhantomImage", "draw_phantom", "make_phantom_cohort"]
 
@@ -44,20 +47,22 @@ class PhantomImage:
 
     Args:
         pixels: ``[rows, cols]`` uint16 of 12 bits, larger = brighter.
-        mask: ``[rows, cols]`` bool, the finding; empty for a normal image.
+        mask: ``[rows, cols]`` bool, all findings; empty for a normal image.
         points: name -> ``(row, column)`` position in stored pixels.
         shortcut: the pixels of the marker that betrays the class, ``None`` without one.
+        masks: finding -> ``[rows, cols]`` bool; no two findings overlap.
     """
 
     pixels: NDArray[np.uint16]
     mask: NDArray[np.bool_]
     points: dict[str, tuple[float, float]]
     shortcut: PixelBox | None = None
+    masks: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
 
 
 def draw_phantom(
     anatomy: Anatomy,
-    label: str,
+    shown: Shown,
     *,
     size: int,
     seed: int | Sequence[int],
@@ -69,7 +74,8 @@ def draw_phantom(
     seed differ by the finding.
 
     Args:
-        label: ``"normal"`` or one of :data:`medproto.data.phantom_findings.FINDINGS`.
+        shown: ``"normal"``, one of :data:`medproto.data.phantom_findings.FINDINGS`, one of
+            :data:`medproto.data.phantom_tasks.GRADES`, or a tuple of findings, empty for none.
         size: side of the image in pixels.
         seed: of everything that changes from image to image.
         shortcut: burn in the marker that betrays the class.
@@ -77,15 +83,29 @@ def draw_phantom(
     streams = np.random.SeedSequence(seed).spawn(4)
     of_pose, of_finding, of_exposure, of_markers = (np.random.default_rng(s) for s in streams)
     scene = draw_scene(anatomy, Pose.draw(of_pose), size)
-    density, mask = scene.density, np.zeros((size, size), dtype=bool)
-    if label != "normal":
-        added, mask = plant(label, scene.lungs, of_finding)
-        density = density + added
+    density, masks = _plant_all(scene, shown, of_finding)
     film = _expose(density, of_exposure)
     points = {name: (y * size, x * size) for name, (y, x) in scene.landmarks.items()}
     points["side_marker"], box = _burn_markers(film, of_markers, shortcut)
     pixels = np.round(np.clip(film, 0, 1) * (2**BITS - 1)).astype(np.uint16)
-    return PhantomImage(pixels, mask, points, box)
+    mask = np.any([np.zeros((size, size), dtype=bool), *masks.values()], axis=0)
+    return PhantomImage(pixels, mask, points, box, masks)
+
+
+def _plant_all(
+    scene: Scene, shown: Shown, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], dict[str, NDArray[np.bool_]]]:
+    """Return the density with all findings and the mask of each."""
+    density = scene.density
+    masks: dict[str, NDArray[np.bool_]] = {}
+    names = (shown,) if isinstance(shown, str) else shown
+    # Fluid first: it lies where gravity wants it, and what it would hide must lie elsewhere.
+    for name in sorted(set(names) - {"normal", GRADES[0]}, key=lambda n: (n != "effusion", n)):
+        kind, grade = ("effusion", GRADES.index(name)) if name in GRADES else (name, None)
+        added, masks[kind] = plant(kind, scene, rng, grade=grade)
+        density = density + added
+        scene = replace(scene, lungs=scene.lungs & ~masks[kind])
+    return density, masks
 
 
 def _expose(density: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
@@ -152,27 +172,36 @@ def make_phantom_cohort(
     *,
     patients: int = 120,
     images_per_patient: tuple[int, int] = (1, 3),
-    classes: Sequence[str] = ("normal", "nodule"),
+    classes: Sequence[str] | None = None,
     size: int = 512,
     seed: int = 0,
     shortcut: bool = False,
+    task: Task = "multiclass",
 ) -> Path:
     """Write a cohort into ``out`` and return the path of its ``labels.csv``.
 
-    A patient has one anatomy and one class, and several images.
+    A patient has one anatomy, one class (or one set of findings) and several images.
 
     Args:
-        patients: number of synthetic patients, at least two a class.
+        patients: number of synthetic patients, at least two a class or set of findings.
         images_per_patient: smallest and largest number, both included.
-        classes: ``"normal"`` and findings; patients are dealt to them in turn.
+        classes: of ``multiclass`` ``"normal"`` and findings, by default ``normal`` and ``nodule``;
+            of ``multilabel`` findings, by default ``nodule`` and ``effusion``; of ``ordinal``
+            grades, by default all.
         size: rows and columns.
         shortcut: plant a marker that goes with the class: burned into 95 % of the images with a
             finding and into 5 % of the normal ones.
+        task: ``multiclass``: one class a patient, dealt in turn. ``multilabel``: every set of the
+            findings equally often, a column of 1, 0 and -1 (uncertain, 10 % of the images of each
+            finding) for each, and ``no_finding``. ``ordinal``: the grades of an effusion's size.
+            The last two are dealt in a random order.
 
     Raises:
         ValueError: if an argument is outside the range given above.
     """
-    _check_arguments(patients, images_per_patient, classes, size)
+    classes = check_classes(task, classes)
+    _check_arguments(images_per_patient, size)
+    plan = deal(task, classes, patients, seed=seed)
     for name in ("dicom", "masks"):
         (out / name).mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
@@ -180,41 +209,35 @@ def make_phantom_cohort(
     of_shortcut = np.random.default_rng(np.random.SeedSequence([seed, 5]))
     rows: list[dict[str, Any]] = []
     points: dict[str, Any] = {}
-    for patient in range(patients):
+    for patient, shown in enumerate(plan):
         anatomy = Anatomy.draw(rng)
-        label = classes[patient % len(classes)]
         for number in range(int(rng.integers(images_per_patient[0], images_per_patient[1] + 1))):
-            rate = SHORTCUT_RATE if label != "normal" else 1 - SHORTCUT_RATE
+            well = shown in ("normal", GRADES[0], ())
+            rate = 1 - SHORTCUT_RATE if well else SHORTCUT_RATE
             marked = shortcut and bool(of_shortcut.random() < rate)
             image = draw_phantom(
-                anatomy, label, size=size, seed=[seed, 2, patient, number], shortcut=marked
+                anatomy, shown, size=size, seed=[seed, 2, patient, number], shortcut=marked
             )
             name = f"dicom/img_{patient:04d}_{number}.dcm"
             write_dicom(out / name, image.pixels, patient=patient, number=number, seed=seed)
-            rows.append(
-                {"image": name, "label": label, **_mask_columns(out, image, patient, number)}
-            )
+            cells = {"image": name, **label_cells(shown, classes)}
+            rows.append(cells | _mask_columns(out, image, patient, number))
+            if task == "multilabel":
+                rows[-1] |= {f"box_{kind}": _text(image.masks.get(kind)) for kind in classes}
             points[name] = {key: list(place) for key, place in image.points.items()}
             if image.shortcut is not None:
                 points[name]["shortcut"] = image.shortcut.to_list()
     (out / "landmarks.json").write_text(json.dumps(points, indent=1, sort_keys=True) + "\n")
+    if task == "multilabel":
+        blur_labels(rows, classes, seed=seed)
     with (out / "labels.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, ["image", "label", "mask", "box", "synthetic"])
+        writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
     return out / "labels.csv"
 
 
-def _check_arguments(
-    patients: int, images_per_patient: tuple[int, int], classes: Sequence[str], size: int
-) -> None:
-    unknown = [name for name in classes if name not in ("normal", *FINDINGS)]
-    if unknown or len(set(classes)) < 2 or len(set(classes)) != len(classes):
-        raise ValueError(
-            f"classes must be two or more of normal, {', '.join(FINDINGS)}, got {list(classes)}."
-        )
-    if patients < 2 * len(classes):
-        raise ValueError(f"patients must be at least two a class, got {patients}.")
+def _check_arguments(images_per_patient: tuple[int, int], size: int) -> None:
     low, high = images_per_patient
     if not 1 <= low <= high:
         raise ValueError(f"images_per_patient must be 1 <= low <= high, got {images_per_patient}.")
@@ -227,5 +250,12 @@ def _mask_columns(out: Path, image: PhantomImage, patient: int, number: int) -> 
         return {"mask": "", "box": "", "synthetic": 1}
     name = f"masks/img_{patient:04d}_{number}.png"
     Image.fromarray(image.mask.astype(np.uint8) * 255).save(out / name)
-    box = _box(*np.nonzero(image.mask)).to_list()
-    return {"mask": name, "box": ",".join(str(v) for v in box), "synthetic": 1}
+    box = ";".join(_text(mask) for mask in image.masks.values())
+    return {"mask": name, "box": box, "synthetic": 1}
+
+
+def _text(mask: NDArray[np.bool_] | None) -> str:
+    """Return the box around a mask as the table writes it, empty without a mask."""
+    if mask is None:
+        return ""
+    return ",".join(str(v) for v in _box(*np.nonzero(mask)).to_list())

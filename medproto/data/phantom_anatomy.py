@@ -120,12 +120,20 @@ class Scene:
         density: ``[n, n]``.
         lungs: ``[n, n]`` bool, lung that is not behind heart or diaphragm.
         body: ``[n, n]`` bool.
+        air: ``[n, n]`` in [0, 1], the lungs, also behind the heart.
+        heart: ``[n, n]`` in [0, 1], the heart's shadow.
+        aerated: ``[n, n]``, what air, vessels and texture of the lungs add to ``density``.
+        right: ``[n, n]`` bool, the patient's right half.
         landmarks: name -> ``(y, x)`` in [0, 1], image coordinates.
     """
 
     density: Plane
     lungs: NDArray[np.bool_]
     body: NDArray[np.bool_]
+    air: Plane
+    heart: Plane
+    aerated: Plane
+    right: NDArray[np.bool_]
     landmarks: dict[str, tuple[float, float]]
 
 
@@ -145,9 +153,12 @@ def draw_scene(anatomy: Anatomy, pose: Pose, n: int) -> Scene:
     density -= _stomach_bubble(anatomy, y, x)
     vessels = _vessels(anatomy, pose, n) * air * (1 - heart)
     density += 0.22 * vessels
-    density += _texture(anatomy.texture_seed, n) * (0.012 + 0.018 * air) * body
+    texture = _texture(anatomy.texture_seed, n)
+    density += texture * (0.012 + 0.018 * air) * body
     clear = (air > 0.6) & (heart < 0.25)
-    return Scene(density, clear, body > 0.5, _landmarks(anatomy, pose))
+    aerated = 0.22 * vessels + 0.018 * texture * air * body - LUNG_DEPTH * air * (1 - 0.9 * heart)
+    landmarks = _landmarks(anatomy, pose)
+    return Scene(density, clear, body > 0.5, air, heart, aerated, x < 0.5, landmarks)
 
 
 def _step(value: Plane, width: float) -> Plane:

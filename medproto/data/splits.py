@@ -1,10 +1,10 @@
-"""Split a cohort by group, stratified by label, from a seed."""
+"""Split a cohort by group, stratified by label or by the rarest finding, from a seed."""
 
 from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -14,10 +14,14 @@ from sklearn.model_selection import StratifiedGroupKFold
 from medproto.data.cohort import Cohort
 from medproto.errors import CohortError
 
-__all__ = ["split_cohort"]
+__all__ = ["split_cohort", "split_of_fold"]
 
+Names = NDArray[np.object_]
+Cases = Mapping[str, NDArray[np.bool_]]
 _ATTEMPTS = 20
 _LEAST = {"train": 2, "val": 1, "test": 1}
+_NOTHING = "none"
+"""Stratum of the rows without a certain finding."""
 
 
 def split_cohort(
@@ -30,7 +34,8 @@ def split_cohort(
 ) -> Cohort:
     """Return the cohort with a column ``split``, or ``fold`` if a number of folds is given.
 
-    No group is divided; an earlier ``split`` or ``fold`` is replaced.
+    No group is divided; an earlier ``split`` or ``fold`` is replaced. Every class is in every part;
+    of a cohort with ``label_columns`` every part has certain cases with and without each finding.
 
     Args:
         folds: at least 2, or ``None`` for one split into ``train``, ``val`` and ``test``.
@@ -40,7 +45,8 @@ def split_cohort(
             fraction with a denominator of at most 10.
 
     Raises:
-        CohortError: if a label is missing, there is one class only, or a class has too few groups.
+        CohortError: if a label is missing or no 1, 0 or -1 of a finding, there is one class only,
+            or a class, or a finding's presence or absence, has too few groups.
         ValueError: if ``folds`` or a fraction is outside its range.
     """
     if folds is not None and folds < 2:
@@ -50,6 +56,19 @@ def split_cohort(
             "val_fraction and test_fraction must lie strictly between 0 and 1, got "
             f"{val_fraction} and {test_fraction}."
         )
+    strata, cases = _findings(cohort) if cohort.label_columns else _labels(cohort)
+    groups = np.array(cohort.groups(), dtype=object)
+    _check_groups(cases, groups, least=folds or 3)
+    table = cohort.table.drop(columns=["split", "fold"], errors="ignore")
+    if folds is not None:
+        table["fold"] = _fold_numbers(strata, cases, groups, folds, seed)
+    else:
+        table["split"] = _split_names(strata, cases, groups, seed, val_fraction, test_fraction)
+    return Cohort(table, cohort.root, cohort.group_column, cohort.label_columns)
+
+
+def _labels(cohort: Cohort) -> tuple[Names, Cases]:
+    """Return the stratum of each row and the cases that every part needs: both are the labels."""
     labels = cohort.table["label"].to_numpy(dtype=object)
     missing = [row for row, label in enumerate(labels) if not label]
     if missing:
@@ -57,85 +76,105 @@ def split_cohort(
                           f"the first is row {missing[0]}.")  # fmt: skip
     if len(cohort.classes) < 2:
         raise CohortError(f"a split needs two classes, got {list(cohort.classes)}.")
-    groups = np.array(cohort.groups(), dtype=object)
-    _check_groups(labels, groups, least=folds or 3)
-    table = cohort.table.drop(columns=["split", "fold"], errors="ignore")
-    if folds is not None:
-        table["fold"] = _fold_numbers(labels, groups, folds, seed)
-    else:
-        table["split"] = _split_names(labels, groups, seed, val_fraction, test_fraction)
-    return Cohort(table, cohort.root, cohort.group_column)
+    return labels, {f"class {name!r}": labels == name for name in cohort.classes}
 
 
-def _check_groups(labels: NDArray[np.object_], groups: NDArray[np.object_], *, least: int) -> None:
-    for name in sorted(set(labels)):
-        count = len(set(groups[labels == name]))
+def _findings(cohort: Cohort) -> tuple[Names, Cases]:
+    """Return the stratum of each row, and the rows with and without each finding.
+
+    The stratum is the rarest finding that is certainly present. A stratum for each combination
+    would leave most of them with too few rows to be divided, 2**K for K findings; and the common
+    findings, which have rows enough, come out even by chance, whereas the rare ones would not.
+    """
+    names, targets = cohort.label_columns, cohort.targets()
+    present = targets == 1
+    rarest_first = np.argsort(present.sum(axis=0), kind="stable")
+    strata = np.full(len(cohort), _NOTHING, dtype=object)
+    for k in rarest_first[::-1]:
+        # Prefixed, for a finding may itself be called "none".
+        strata[present[:, k]] = f"finding {names[k]}"
+    cases: dict[str, NDArray[np.bool_]] = {}
+    for k, name in enumerate(names):
+        cases[f"finding {name!r}, present,"] = present[:, k]
+        cases[f"finding {name!r}, absent,"] = targets[:, k] == 0
+    return strata, cases
+
+
+def _check_groups(cases: Cases, groups: Names, *, least: int) -> None:
+    for name, rows in cases.items():
+        count = len(set(groups[rows]))
         if count < least:
-            raise CohortError(
-                f"class {name!r} must have at least {least} groups to be split, got {count}."
-            )
+            raise CohortError(f"{name} must have at least {least} groups to be split, got {count}.")
 
 
 def _fold_numbers(
-    labels: NDArray[np.object_], groups: NDArray[np.object_], folds: int, seed: int
+    strata: Names, cases: Cases, groups: Names, folds: int, seed: int
 ) -> NDArray[np.int64]:
-    """Return the fold of each row, such that each class occurs in each fold."""
+    """Return the fold of each row, such that each kind of case occurs in each fold."""
     for attempt in _seeds(seed):
-        numbers = np.zeros(len(labels), dtype=np.int64)
-        for number, rows in enumerate(_parts(labels, groups, folds, attempt)):
+        numbers = np.zeros(len(strata), dtype=np.int64)
+        for number, rows in enumerate(_parts(strata, groups, folds, attempt)):
             numbers[rows] = number
-        if all(len(set(numbers[labels == name])) == folds for name in set(labels)):
+        if all(len(set(numbers[rows])) == folds for rows in cases.values()):
             return numbers
     raise CohortError(
-        f"no division into {folds} folds has every class in every fold; ask for fewer folds."
+        f"no division into {folds} folds has {_every(cases)} in every fold; ask for fewer folds."
     )
 
 
 def _split_names(
-    labels: NDArray[np.object_],
-    groups: NDArray[np.object_],
+    strata: Names,
+    cases: Cases,
+    groups: Names,
     seed: int,
     val_fraction: float,
     test_fraction: float,
-) -> NDArray[np.object_]:
+) -> Names:
     """Return ``train``, ``val`` or ``test`` for each row, such that each class can be learned."""
     for attempt in _seeds(seed):
-        names = np.full(len(labels), "train", dtype=object)
-        test = _take(labels, groups, test_fraction, attempt)
-        rest = np.setdiff1d(np.arange(len(labels)), test)
+        names = np.full(len(strata), "train", dtype=object)
+        test = _take(strata, groups, test_fraction, attempt)
+        rest = np.setdiff1d(np.arange(len(strata)), test)
         names[test] = "test"
-        names[rest[_take(labels[rest], groups[rest], val_fraction, attempt)]] = "val"
-        if all(
-            (names[labels == label] == split).sum() >= least
-            for label in set(labels)
-            for split, least in _LEAST.items()
-        ):
+        names[rest[_take(strata[rest], groups[rest], val_fraction, attempt)]] = "val"
+        if _has_enough(names, cases):
             return names
     raise CohortError(
-        f"no split of this size gives every class at least {_LEAST} cases; the cohort is too small "
-        "or its groups are too large."
+        f"no split of this size gives {_every(cases)} at least {_LEAST} cases; the cohort is too "
+        "small or its groups are too large."
     )
 
 
-def _take(
-    labels: NDArray[np.object_], groups: NDArray[np.object_], fraction: float, seed: int
-) -> NDArray[np.int64]:
+def _has_enough(names: Names, cases: Cases) -> bool:
+    return all(
+        (names[rows] == split).sum() >= least
+        for rows in cases.values()
+        for split, least in _LEAST.items()
+    )
+
+
+def _every(cases: Cases) -> str:
+    findings = any(name.startswith("finding") for name in cases)
+    return "every finding, present and absent," if findings else "every class"
+
+
+def _take(strata: Names, groups: Names, fraction: float, seed: int) -> NDArray[np.int64]:
     """Return about ``fraction`` of the rows: some folds of a grouped, stratified division."""
-    # No more parts than the largest class has rows, or the division is impossible.
-    limit = min(10, max(Counter(labels.tolist()).values()))
+    # No more parts than the largest stratum has rows, or the division is impossible.
+    limit = min(10, max(Counter(strata.tolist()).values()))
+    if limit < 2:
+        return np.empty(0, dtype=np.int64)
     share = Fraction(fraction).limit_denominator(limit)
     share = min(max(share, Fraction(1, limit)), Fraction(limit - 1, limit))
-    parts = _parts(labels, groups, share.denominator, seed)
+    parts = _parts(strata, groups, share.denominator, seed)
     return np.sort(np.concatenate(parts[: share.numerator]))
 
 
-def _parts(
-    labels: NDArray[np.object_], groups: NDArray[np.object_], count: int, seed: int
-) -> Sequence[NDArray[np.int64]]:
+def _parts(strata: Names, groups: Names, count: int, seed: int) -> Sequence[NDArray[np.int64]]:
     """Return the rows of each of ``count`` folds."""
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     # Numbers instead of names: numpy sorts them the same way on every version.
-    classes = np.unique(labels.astype(str), return_inverse=True)[1]
+    classes = np.unique(strata.astype(str), return_inverse=True)[1]
     members = np.unique(groups.astype(str), return_inverse=True)[1]
     with warnings.catch_warnings():
         # A class with fewer rows than folds: whether the division is usable is checked afterwards.
@@ -146,3 +185,39 @@ def _parts(
 def _seeds(seed: int) -> Iterator[int]:
     """Yield the seed and, should its division be unusable, others that follow from it."""
     yield from np.random.SeedSequence(seed).generate_state(_ATTEMPTS).tolist()
+
+
+def split_of_fold(cohort: Cohort, fold: int, *, seed: int, val_fraction: float = 1 / 6) -> Cohort:
+    """Return the cohort with a column ``split`` whose test part is one fold.
+
+    Of the other rows a grouped, stratified part validates.
+
+    Args:
+        fold: a number of the column ``fold``.
+        seed: of the validation part; the same seed, fold and table give the same split.
+        val_fraction: share of the other rows that becomes ``val``.
+
+    Raises:
+        CohortError: if there is no such fold, a label is missing, or a part would lack a class.
+    """
+    if "fold" not in cohort.table or fold not in set(cohort.table["fold"]):
+        raise CohortError(
+            f"the table must have a column 'fold' with {fold}; write it with "
+            "`medproto cohort split COHORT.csv --folds 5 --seed 0 --out COHORT.csv`."
+        )
+    strata, cases = _findings(cohort) if cohort.label_columns else _labels(cohort)
+    groups = np.array(cohort.groups(), dtype=object)
+    test = (cohort.table["fold"] == fold).to_numpy()
+    rest = np.flatnonzero(~test)
+    for attempt in _seeds(seed):
+        names = np.where(test, "test", "train").astype(object)
+        names[rest[_take(strata[rest], groups[rest], val_fraction, attempt)]] = "val"
+        if _has_enough(names, cases):
+            table = cohort.table.drop(columns=["split", "fold"], errors="ignore")
+            return Cohort(
+                table.assign(split=names), cohort.root, cohort.group_column, cohort.label_columns
+            )
+    raise CohortError(
+        f"with fold {fold} for the test, no split of the rest gives {_every(cases)} at least "
+        f"{_LEAST} cases; ask for fewer folds."
+    )

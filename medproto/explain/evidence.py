@@ -61,7 +61,7 @@ def explain(
         classes: names of the classes, grades or findings.
         sources: ``[P]`` where the prototypes came from, in order.
         model_digest: identity of the model.
-        faithfulness: number of largest absolute contributions to the shown logit whose boxes are
+        faithfulness: number of largest absolute contributions to each shown logit whose boxes are
             measured.
 
     Raises:
@@ -83,8 +83,9 @@ def explain(
             f"the largest difference is {error:g}. Is the last layer run in reduced precision?"
         )
     boxes = [network_box(network, output, p, image.shape[1:]) for p in range(len(scores))]
-    order = np.argsort(-np.abs(contributions[prediction.shown_logit]), kind="stable")[:faithfulness]
-    measured = box_faithfulness(network, image, [(int(p), boxes[p]) for p in order])
+    shown = -np.abs(contributions[list(prediction.shown_logits)])  # [shown, P]
+    chosen = dict.fromkeys(np.argsort(shown, axis=1, kind="stable")[:, :faithfulness].ravel())
+    measured = box_faithfulness(network, image, [(int(p), boxes[p]) for p in chosen])
     evidence = tuple(
         PrototypeEvidence(
             prototype=p,

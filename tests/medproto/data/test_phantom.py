@@ -30,7 +30,7 @@ def cohort(tmp_path_factory):
 def test_a_finding_changes_the_density_inside_its_mask_only(kind):
     rng = np.random.default_rng(0)
     scene = draw_scene(Anatomy.draw(rng), Pose.draw(rng), 192)
-    added, mask = plant(kind, scene.lungs, rng)
+    added, mask = plant(kind, scene, rng)
     assert mask.any()
     assert not added[~mask].any()
     assert not (mask & ~scene.lungs).any()
@@ -40,7 +40,7 @@ def test_nodule_size_is_as_stated():
     for seed in range(10):
         rng = np.random.default_rng(seed)
         scene = draw_scene(Anatomy.draw(rng), Pose.draw(rng), 256)
-        _, mask = plant("nodule", scene.lungs, rng)
+        _, mask = plant("nodule", scene, rng)
         diameter = 2 * np.sqrt(mask.sum() / np.pi) / 256
         assert 0.06 <= diameter <= 0.135
 
@@ -55,8 +55,13 @@ def test_same_seed_with_and_without_finding_differ_near_the_mask_only():
 
 
 def test_unknown_finding():
-    with pytest.raises(ValueError, match="must be one of nodule, reticular, got 'mass'"):
-        plant("mass", np.ones((64, 64), dtype=bool), np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    scene = draw_scene(Anatomy.draw(rng), Pose.draw(rng), 64)
+    with pytest.raises(ValueError, match="one of nodule, reticular, effusion, got 'mass'"):
+        plant("mass", scene, rng)
+    for kind, grade in (("effusion", 4), ("nodule", 1)):
+        with pytest.raises(ValueError, match="grade must be 1, 2 or 3 of an effusion"):
+            plant(kind, scene, rng, grade=grade)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +69,7 @@ def test_unknown_finding():
     [
         ({"classes": ("normal", "mass")}, "classes must be two or more"),
         ({"classes": ("normal",)}, "classes must be two or more"),
-        ({"patients": 3}, "at least two a class, got 3"),
+        ({"patients": 3}, "at least two a class, 4 in all, got 3"),
         ({"images_per_patient": (2, 1)}, "1 <= low <= high"),
         ({"size": 32}, "size must be 64 to 4096, got 32"),
     ],
