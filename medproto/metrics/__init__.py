@@ -37,6 +37,7 @@ from medproto.metrics.conformal import (
     conformal_quantile,
     set_coverage,
 )
+from medproto.metrics.folds import mean_over_folds
 from medproto.metrics.localization import (
     box_area_share,
     chance_by_area,
@@ -61,7 +62,11 @@ from medproto.metrics.ordinal import (
 )
 from medproto.metrics.out_of_distribution import OutOfDistribution
 from medproto.metrics.prototypes import PrototypeQuality, prototype_quality
-from medproto.metrics.summary import summarize_classification, summarize_localization
+from medproto.metrics.summary import (
+    summarize_classification,
+    summarize_localization,
+    summarize_subgroups,
+)
 
 __all__ = [
     "Aggregate",
@@ -94,6 +99,7 @@ __all__ = [
     "grade_accuracy",
     "grade_error",
     "image_center",
+    "mean_over_folds",
     "metric",
     "multilabel_auroc",
     "multilabel_average_precision",
@@ -113,6 +119,7 @@ __all__ = [
     "summarize_localization",
     "summarize_multilabel",
     "summarize_ordinal",
+    "summarize_subgroups",
 ]
 
 METRICS: tuple[Metric | CaseMetric, ...] = (

@@ -249,13 +249,14 @@ def _interval(
     sizes = [len(case) for case in cases]
     if any(size != len(groups) for size in sizes):
         raise ValueError(f"groups must have one entry a case, got {len(groups)} for {sizes}.")
-    members = _members(groups)
+    members = rows_of_groups(groups)
     value = compute(*cases)
     low: float | None = None
     high: float | None = None
     figures: list[float] = []
     if value is not None and len(members) > 1:
-        resamples = (compute(*(c[rows] for c in cases)) for rows in _draw(members, seed, rounds))
+        draws = draw_groups(members, seed, rounds)
+        resamples = (compute(*(c[rows] for c in cases)) for rows in draws)
         figures = [figure for figure in resamples if figure is not None]
     if figures:
         tail = (1.0 - level) / 2
@@ -272,7 +273,7 @@ def _interval(
     )
 
 
-def _members(groups: Sequence[object] | NDArray[Any]) -> list[Integers]:
+def rows_of_groups(groups: Sequence[object] | NDArray[Any]) -> list[Integers]:
     """Rows of each group, groups in the order in which they first occur."""
     rows: dict[object, list[int]] = {}
     for row, group in enumerate(groups):
@@ -280,7 +281,7 @@ def _members(groups: Sequence[object] | NDArray[Any]) -> list[Integers]:
     return [np.array(members) for members in rows.values()]
 
 
-def _draw(members: Sequence[Integers], seed: int, rounds: int) -> Iterator[Integers]:
+def draw_groups(members: Sequence[Integers], seed: int, rounds: int) -> Iterator[Integers]:
     """Rows of as many groups as there are, drawn with replacement, once a round."""
     random = np.random.default_rng(seed)
     order = np.concatenate(members)

@@ -1,12 +1,16 @@
-"""A flag for images that resemble the prototypes less than images of the cohort do.
+"""A flag for images whose similarities to the prototypes are unlike those of the cohort.
 
-Symbols: ``N`` images, ``P`` prototypes. A similarity is the pooled one, ``[N, P]``, that the last
-layer weighs: one number a prototype and image.
+Symbols: ``N`` images, ``P`` prototypes, ``M`` training images. A similarity is the pooled one,
+``[N, P]``, that the last layer weighs: one number a prototype and image.
 
-The *novelty* of an image is the mean over the prototypes of ``min(z, 0) ** 2``, where ``z`` is the
-similarity minus its mean over training images, in their standard deviations: how far the image
-falls short of the usual likeness. The largest similarity alone misses more (an inverted image still
-has some cell like some prototype); ``benchmarks/doubt.py`` compares them.
+The *novelty* of an image is its squared Mahalanobis distance from the training images [2], over
+``P``: about 1 for them. Similarities rise and fall together, so each of an image's may be usual
+though no image of the cohort has them side by side; what each falls short of its own mean, or the
+largest of them, misses such images. ``M`` is often not much larger than ``P``, so the correlations
+are shrunk towards none by as much as their sampling error asks for [3].
+
+A maximum over an image does not say where it was found: an image whose parts are usual but in the
+wrong place, a mirrored one, is not novel. ``benchmarks/detection.py`` measures what is caught.
 
 The threshold is the conformal quantile [1] of validation images, so that of new patients
 exchangeable with the validation patients at most the stated share is flagged, whatever the
@@ -16,6 +20,10 @@ network. How many strange images are caught is not promised. A flag says "unlike
 References:
     [1] Bates, Candes, Lei, Romano, Sesia, "Testing for Outliers with Conformal p-values", Annals of
         Statistics 51, 2023. https://arxiv.org/abs/2104.08279
+    [2] Lee, Lee, Lee, Shin, "A Simple Unified Framework for Detecting Out-of-Distribution Samples",
+        NeurIPS 2018 (there of features, by class). https://arxiv.org/abs/1807.03888
+    [3] Ledoit, Wolf, "A well-conditioned estimator for large-dimensional covariance matrices",
+        Journal of Multivariate Analysis 88, 2004.
 """
 
 from __future__ import annotations
@@ -27,12 +35,14 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.covariance import ledoit_wolf_shrinkage
 
 from medproto.metrics.conformal import conformal_quantile
 
 __all__ = ["OutOfDistribution"]
 
 _LEAST_SPREAD = 1e-3  # of the largest: rounding must not rule where a similarity never changes
+_LEAST_SHRINKAGE = 1e-2  # two prototypes that always agree must not make any difference infinite
 
 Floats = NDArray[np.float64]
 
@@ -44,6 +54,7 @@ class OutOfDistribution:
     Args:
         means: ``[P]`` usual similarity.
         deviations: ``[P]`` their standard deviations, above 0.
+        precision: ``[P, P]`` inverse of their shrunk correlations, symmetric.
         threshold: novelty above it is flagged; infinite where the validation images are too few,
             then nothing is.
         false_alarm: share of exchangeable images flagged at most, 0 to 1.
@@ -53,6 +64,7 @@ class OutOfDistribution:
 
     means: tuple[float, ...]
     deviations: tuple[float, ...]
+    precision: tuple[tuple[float, ...], ...]
     threshold: float
     false_alarm: float
     cases: int
@@ -91,11 +103,14 @@ class OutOfDistribution:
                 "Pass those of different training images, from a trained network."
             )
         deviations = np.maximum(deviations, _LEAST_SPREAD * deviations.max())
+        means = usual.mean(axis=0)
+        precision = _precision((usual - means) / deviations)
         validation = _checked("similarities", similarities, usual.shape[1])
-        novelty = _shortfall(validation, usual.mean(axis=0), deviations)
+        novelty = _distance((validation - means) / deviations, precision)
         return cls(
-            tuple(usual.mean(axis=0).tolist()),
+            tuple(means.tolist()),
             tuple(deviations.tolist()),
+            tuple(tuple(row) for row in precision.tolist()),
             conformal_quantile(novelty, false_alarm, groups=groups),
             float(false_alarm),
             len(validation),
@@ -109,7 +124,8 @@ class OutOfDistribution:
             ValueError: if the shape disagrees with the fit or a similarity is not finite.
         """
         values = _checked("similarities", similarities, len(self.means))
-        return _shortfall(values, np.asarray(self.means), np.asarray(self.deviations))
+        z = (values - np.asarray(self.means)) / np.asarray(self.deviations)
+        return _distance(z, np.asarray(self.precision))
 
     def flag(self, similarities: ArrayLike) -> NDArray[np.bool_]:
         """Return ``[N]``: is the novelty above the threshold?
@@ -124,6 +140,7 @@ class OutOfDistribution:
         return {
             "means": list(self.means),
             "deviations": list(self.deviations),
+            "precision": [list(row) for row in self.precision],
             "threshold": self.threshold if math.isfinite(self.threshold) else None,
             "false_alarm": self.false_alarm,
             "cases": self.cases,
@@ -137,6 +154,7 @@ class OutOfDistribution:
         return cls(
             tuple(fields["means"]),
             tuple(fields["deviations"]),
+            tuple(tuple(row) for row in fields["precision"]),
             math.inf if threshold is None else threshold,
             fields["false_alarm"],
             fields["cases"],
@@ -144,8 +162,18 @@ class OutOfDistribution:
         )
 
 
-def _shortfall(values: Floats, means: Floats, deviations: Floats) -> Floats:
-    return np.asarray((np.minimum((values - means) / deviations, 0.0) ** 2).mean(axis=1))
+def _precision(z: Floats) -> Floats:
+    """Invert the correlations of ``[M, P]`` standardized similarities, shrunk towards none."""
+    shrinkage = max(float(ledoit_wolf_shrinkage(z, assume_centered=True)), _LEAST_SHRINKAGE)
+    sample = z.T @ z / len(z)
+    target = np.eye(len(sample)) * np.trace(sample) / len(sample)
+    inverse = np.linalg.inv((1 - shrinkage) * sample + shrinkage * target)
+    return np.asarray((inverse + inverse.T) / 2)
+
+
+def _distance(z: Floats, precision: Floats) -> Floats:
+    squared = ((z @ precision) * z).sum(axis=1)
+    return np.asarray(np.maximum(squared, 0.0) / z.shape[1])
 
 
 def _checked(name: str, similarities: ArrayLike, prototypes: int | None) -> Floats:

@@ -32,7 +32,7 @@ from medproto.metrics.localization import (
 )
 from medproto.records import PixelBox
 
-__all__ = ["summarize_classification", "summarize_localization"]
+__all__ = ["summarize_classification", "summarize_localization", "summarize_subgroups"]
 
 Groups = Sequence[object] | NDArray[Any]
 
@@ -100,10 +100,42 @@ def summarize_classification(
         "ece": measured(expected_calibration_error),
         "operating_point": point,
         "confusion": confusion(chances.argmax(axis=1), targets, classes=classes),
-        "subgroups": {
-            name: _subgroups(chances, targets, groups, values, seed=seed, rounds=rounds)
-            for name, values in (columns or {}).items()
-        },
+        "subgroups": summarize_subgroups(
+            chances, targets, groups, columns or {}, measure=auroc, seed=seed, rounds=rounds
+        ),
+    }
+
+
+def summarize_subgroups(
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    groups: Groups,
+    columns: Mapping[str, Sequence[object]],
+    *,
+    measure: Metric,
+    seed: int = 0,
+    rounds: int = 1000,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the ranking figure in each subgroup.
+
+    Args:
+        probabilities: ``[N, ...]``, as ``measure`` takes them, as are ``labels``.
+        groups: ``[N]`` patient or group of each case.
+        columns: as of :func:`summarize_classification`.
+        measure: an area under the ROC curve.
+        seed: of the bootstrap.
+        rounds: of the bootstrap.
+
+    Returns:
+        ``{column: {value: {"n", "groups", "auroc"}}}``.
+
+    Raises:
+        ValueError: if a column has another length.
+    """
+    chances, targets = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
+    return {
+        name: _subgroups(measure, chances, targets, groups, values, seed=seed, rounds=rounds)
+        for name, values in columns.items()
     }
 
 
@@ -194,6 +226,7 @@ def _distributions(probabilities: ArrayLike, count: int) -> NDArray[np.float64]:
 
 
 def _subgroups(
+    measure: Metric,
     chances: NDArray[np.float64],
     targets: NDArray[Any],
     groups: Groups,
@@ -210,7 +243,7 @@ def _subgroups(
     for name in sorted(set(names)):
         rows = np.flatnonzero(names == name)
         result = bootstrap(
-            auroc, chances[rows], targets[rows], groups=patients[rows], seed=seed, rounds=rounds
+            measure, chances[rows], targets[rows], groups=patients[rows], seed=seed, rounds=rounds
         )
         found[name] = {"n": result.n, "groups": result.groups, "auroc": result.to_dict()}
     return found

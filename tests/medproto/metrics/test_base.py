@@ -17,7 +17,7 @@ from medproto.metrics import (
     paired_difference,
     sensitivity,
 )
-from medproto.metrics.base import _draw, _members
+from medproto.metrics.base import draw_groups, rows_of_groups
 
 
 @metric(direction="higher is better", applies_to="any numbers")
@@ -58,9 +58,9 @@ def test_interval_by_pencil():
 
 def test_resamples_keep_groups_whole():
     groups = [7, "x", 7, 3, "x", 7]
-    members = _members(groups)
+    members = rows_of_groups(groups)
     assert [rows.tolist() for rows in members] == [[0, 2, 5], [1, 4], [3]]
-    for rows in _draw(members, 0, 50):
+    for rows in draw_groups(members, 0, 50):
         counts = np.bincount(rows, minlength=6)
         assert counts[0] == counts[2] == counts[5]
         assert counts[1] == counts[4]
@@ -141,7 +141,7 @@ def test_paired_difference_draws_the_same_groups_for_both(make_scores):
     assert result.value == pytest.approx(auroc(scores, labels) - auroc(worse, labels))
     expected = [
         auroc(scores[rows], labels[rows]) - auroc(worse[rows], labels[rows])
-        for rows in _draw(_members(groups), 0, 200)
+        for rows in draw_groups(rows_of_groups(groups), 0, 200)
     ]
     assert result.low == pytest.approx(np.quantile(expected, 0.025))
     assert result.high == pytest.approx(np.quantile(expected, 0.975))

@@ -16,18 +16,38 @@ def similarities(random, images, prototypes=6):
 
 
 def test_by_pencil():
-    # Means 1 and 2, deviations sqrt(2) and 2 sqrt(2).
+    # Means 1 and 2, deviations sqrt(2) and 2 sqrt(2); the two rows are z = -+(1, 1) / sqrt(2), so
+    # that the correlations [[1, 1], [1, 1]] / 2 have no sampling error and are shrunk by the least.
     reference = [[0.0, 0.0], [2.0, 4.0]]
-    validation = [[1.0, 2.0], [-1.0, 2.0], [1.0, -6.0]]
+    validation = [[1.0, 2.0], [-1.0, -2.0], [3.0, -2.0]]
     fitted = OutOfDistribution.fit(validation, reference=reference, false_alarm=0.5)
     assert fitted.means == (1.0, 2.0)
-    # Shortfalls: none; z = -sqrt(2), 0; z = 0, -2 sqrt(2): means of squares 0, 1, 4.
-    np.testing.assert_allclose(fitted.novelty(validation), [0.0, 1.0, 4.0])
-    assert fitted.threshold == pytest.approx(1.0)  # ceil(4 x 0.5) = second of three
+    # Variance 0.995 along (1, 1) and 0.005 along (1, -1). z: 0; -sqrt(2) (1, 1); sqrt(2) (1, -1).
+    np.testing.assert_allclose(fitted.novelty(validation), [0.0, 2 / 0.995, 2 / 0.005])
+    assert fitted.threshold == pytest.approx(2 / 0.995)  # ceil(4 x 0.5) = second of three
     assert fitted.flag(validation).tolist() == [False, False, True]
-    # More likeness than usual is no novelty.
-    assert fitted.novelty([[50.0, 60.0]]).tolist() == [0.0]
     assert (fitted.cases, fitted.groups) == (3, 3)
+
+
+def test_usual_similarities_in_an_unusual_combination():
+    random = np.random.default_rng(4)
+    common = random.normal(size=(2, 80, 1))
+    usual, fresh = 0.6 + 0.05 * common + 0.005 * random.normal(size=(2, 80, 5))
+    fitted = OutOfDistribution.fit(fresh, reference=usual)
+    strange = 0.6 + 0.05 * np.array([[1.0, -1, 1, -1, 1]])
+    assert (np.abs(strange - usual.mean(axis=0)) < 2 * usual.std(axis=0)).all()
+    assert fitted.flag(strange).all()
+
+
+def naive_shrinkage(z):
+    """Ledoit and Wolf 2004, section 3.3, as written there."""
+    images, prototypes = z.shape
+    sample = sum(np.outer(row, row) for row in z) / images
+    scale = np.trace(sample) / prototypes
+    distance = ((sample - scale * np.eye(prototypes)) ** 2).sum()
+    error = sum(((np.outer(row, row) - sample) ** 2).sum() for row in z) / images**2
+    share = min(error, distance) / distance
+    return share * scale * np.eye(prototypes) + (1 - share) * sample
 
 
 def test_too_few_validation_images_never_raise_the_flag():
@@ -45,8 +65,10 @@ def test_the_threshold_is_the_conformal_quantile_over_patients():
     fitted = OutOfDistribution.fit(
         validation, reference=reference, false_alarm=0.1, groups=patients
     )
-    z = (validation - reference.mean(axis=0)) / reference.std(axis=0, ddof=1)
-    novelty = [np.mean([min(value, 0) ** 2 for value in row]) for row in z]
+    mean, deviation = reference.mean(axis=0), reference.std(axis=0, ddof=1)
+    covariance = naive_shrinkage((reference - mean) / deviation)
+    rows = (validation - mean) / deviation
+    novelty = [z @ np.linalg.solve(covariance, z) / 6 for z in rows]
     expected = conformal_quantile(novelty, 0.1, groups=patients)
     assert fitted.threshold == pytest.approx(expected)
     assert fitted.groups == len(set(patients.tolist()))
@@ -68,6 +90,14 @@ def test_false_alarms_of_twenty_cohorts_are_beta_binomial():
     assert np.mean(caught) > 0.95  # eight deviations off
 
 
+def test_prototypes_that_always_agree_leave_the_novelty_finite():
+    one = np.random.default_rng(3).normal(size=(2, 50, 1))
+    usual, fresh = np.repeat(one, 3, axis=2)
+    fitted = OutOfDistribution.fit(fresh, reference=usual)
+    assert np.isfinite(fitted.novelty(fresh)).all()
+    assert not fitted.flag(usual).all()
+
+
 def test_a_prototype_that_never_changes_does_not_drown_the_others():
     random = np.random.default_rng(2)
     reference, validation = similarities(random, 60), similarities(random, 60)
@@ -85,7 +115,10 @@ def test_a_prototype_that_never_changes_does_not_drown_the_others():
     means=st.lists(st.floats(-1, 1), min_size=1, max_size=4),
 )
 def test_record_round_trip(threshold, means):
-    fitted = OutOfDistribution(tuple(means), (0.1,) * len(means), threshold, 0.05, 40, 30)
+    precision = ((0.25,) * len(means),) * len(means)
+    fitted = OutOfDistribution(
+        tuple(means), (0.1,) * len(means), precision, threshold, 0.05, 40, 30
+    )
     text = json.dumps(fitted.to_dict(), allow_nan=False)
     assert OutOfDistribution.from_dict(json.loads(text)) == fitted
 
