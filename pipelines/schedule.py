@@ -29,6 +29,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from medproto.networks import PlainClassifier, ProtoPNet
 
@@ -108,10 +109,19 @@ class Step:
         return [group for group in groups if group["params"]]
 
     def frozen(self, network: ProtoPNet | PlainClassifier) -> list[nn.Module]:
-        """Modules that stay in ``eval`` mode: their BatchNorm statistics must not move."""
+        """Modules that stay in ``eval`` mode: their BatchNorm statistics must not move.
+
+        Statistics that came with pretrained weights stay too, outside the published training.
+        Batches of a small cohort estimate them badly, and prototypes that learned on features
+        normalized by their batch are projected onto, and compared with, others.
+        """
         if self.name == "last_layer":
             return [network]
-        return [network.backbone] if self.name == "warm" else []
+        if self.name == "warm":
+            return [network.backbone]
+        if self.published or network.backbone.weights_digest is None:
+            return []
+        return [m for m in network.backbone.modules() if isinstance(m, _BatchNorm)]
 
 
 def _group(name: str, params: Iterable[Tensor], rate: float, decay: float) -> dict[str, Any]:

@@ -178,6 +178,24 @@ def test_joint_trains_all_but_the_last_layer_with_its_own_rates(network):
     assert Step(0, "joint", 1).frozen(network) == []
 
 
+def test_statistics_of_pretrained_weights_stay_except_as_published(network):
+    network.backbone.weights_digest = "sha256:00"
+    norms = [m for m in network.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms
+    assert Step(0, "joint", 1).frozen(network) == norms
+    assert Step(0, "features", 1).frozen(PlainClassifier(network)) == norms
+    assert Step(0, "joint", 1, published=True).frozen(network) == []
+
+
+def test_a_pretrained_backbone_learns_while_its_statistics_stay(network, tiny_cohort):
+    network.backbone.weights_digest = "sha256:00"
+    before = {key: value.clone() for key, value in network.backbone.state_dict().items()}
+    run_segment(network, tiny_cohort, "joint")
+    after = network.backbone.state_dict()
+    for key, value in before.items():
+        assert torch.equal(value, after[key]) == ("running" in key or "batches" in key), key
+
+
 @pytest.mark.parametrize("name", ["features", "twin"])
 def test_plain_classifiers_train_whole(network, name):
     classifier = PlainClassifier(network)
