@@ -100,13 +100,16 @@ def show(
     kind: Annotated[str | None, typer.Option(help="Only records of this kind.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 20,
     of_class: Annotated[
-        str | None, typer.Option("--class", help="Class whose sum is shown, not the predicted one.")
+        str | None,
+        typer.Option("--class", help="Class, finding or threshold ('above GRADE') to sum up."),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """List the newest records, or show one in full.
 
-    A prediction is shown with the sum of its evidence: similarity x weight = contribution.
+    A prediction is shown with the sum of its evidence: similarity x weight = contribution. It is
+    the sum for the predicted class, for each finding that is present, or for a threshold between
+    grades; --class names another one.
 
     Example: medproto audit show runs/first/audit.db --kind prediction
 

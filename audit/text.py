@@ -19,7 +19,7 @@ def record_text(record: AuditRecord, *, of_class: str | None = None) -> str:
     """Return a record in full: header, the sum of a prediction, the rest of the payload.
 
     Args:
-        of_class: class whose sum is shown for a prediction; ``None`` for the predicted one.
+        of_class: logit whose sum is shown for a prediction, see :func:`prediction_lines`.
 
     Raises:
         ValueError: if ``of_class`` is given and the record has no such class.

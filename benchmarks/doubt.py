@@ -60,6 +60,7 @@ ALPHA, FALSE_ALARM = 0.1, 0.05
 PROTOTYPES_PER_CLASS = 10
 STRANGE = 60  # images of each kind and cohort
 HEAD = "multiclass"
+FLAGS = ("flagged", "flagged_by_shortfall", "flagged_by_largest_similarity")
 
 
 def draw_cohort(seed):
@@ -199,16 +200,22 @@ def measure(seed, data):
     alarms = pooled.flag(scores[test])
     result["false_alarms"] = int(flag.flag(scores[fresh]).sum())
     result["image_false_alarm_rate"] = by_patient(alarms, patients[test])
-    # The simple alternative: flag an image whose largest similarity is small.
-    limit = conformal_quantile(-scores[ones].max(axis=1), FALSE_ALARM)
+    # Simpler: what each similarity falls short of its mean by itself, and the largest one alone.
+    mean, deviation = reference.mean(axis=0), reference.std(axis=0, ddof=1)
+    simpler = {
+        "shortfall": lambda s: (np.minimum((s - mean) / deviation, 0) ** 2).mean(axis=1),
+        "largest_similarity": lambda s: -s.max(axis=1),
+    }
     strange = {
         kind: similarities(cells(of))
         for kind, of in strange_images(images[fresh], seed, data).items()
     }
     result["flagged"] = {kind: float(flag.flag(s).mean()) for kind, s in strange.items()}
-    result["flagged_by_largest_similarity"] = {
-        kind: float((-s.max(axis=1) > limit).mean()) for kind, s in strange.items()
-    }
+    for name, novelty in simpler.items():
+        limit = conformal_quantile(novelty(scores[ones]), FALSE_ALARM)
+        result[f"flagged_by_{name}"] = {
+            kind: float((novelty(s) > limit).mean()) for kind, s in strange.items()
+        }
     return result
 
 
@@ -304,7 +311,7 @@ def summarize(cohorts):
     others = ("accuracy", "abstention_rate", "accuracy_without_abstained", "image_coverage")
     others += ("coverage_temperature_on_own_half", "image_false_alarm_rate", "temperature")
     summary |= {name: mean(name) for name in others}
-    summary |= {name: table(name) for name in ("flagged", "flagged_by_largest_similarity")}
+    summary |= {name: table(name) for name in FLAGS}
     return summary
 
 
@@ -335,10 +342,10 @@ def report(summary, twice):
         )
     lines += [f"{k:<34}{v:.4f}" for k, v in summary.items() if isinstance(v, float)]
     lines += [f"{k:<42}{v:.4f}" for k, v in twice.items()]
-    lines.append(f"\n{'share flagged':<26}{'novelty':>9}{'largest similarity':>20}")
-    for kind, share in summary["flagged"].items():
-        other = summary["flagged_by_largest_similarity"][kind]
-        lines.append(f"{kind:<26}{share:>9.2f}{other:>20.2f}")
+    lines.append(f"\n{'share flagged':<26}{'novelty':>9}{'shortfall':>11}{'largest':>9}")
+    for kind in summary["flagged"]:
+        by, shortfall, largest = (summary[name][kind] for name in FLAGS)
+        lines.append(f"{kind:<26}{by:>9.2f}{shortfall:>11.2f}{largest:>9.2f}")
     sys.stdout.write("\n".join(lines) + "\n")
 
 

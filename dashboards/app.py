@@ -42,11 +42,11 @@ def main(source: Source, rebuild: Rebuild) -> None:
     chosen.run()
 
 
-def rebuild_from_run(folder: Path, payload: Mapping[str, Any], row: int) -> RebuiltCase:
+def rebuild_from_run(folder: Path, payload: Mapping[str, Any], row: int, logit: int) -> RebuiltCase:
     """Compute a recorded case again; loads the network on first use."""
     from pipelines.cases import rebuild_case
 
-    return rebuild_case(folder, dict(payload), row)
+    return rebuild_case(folder, dict(payload), row, logit)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,9 @@ from .figures import RebuiltCase
 
 __all__ = ["Rebuild", "chain_state", "rebuilt_case", "run_view"]
 
-Rebuild = Callable[[Path, Mapping[str, Any], int], RebuiltCase]
-"""Computes a recorded case again: run folder, payload of the record, row in the run's cohort."""
+Rebuild = Callable[[Path, Mapping[str, Any], int, int], RebuiltCase]
+"""Computes a recorded case again: run folder, payload of the record, row in the run's cohort,
+position of the logit whose maps are drawn."""
 
 CASES = 8
 """Rebuilt cases kept in a session; each holds an image and its maps."""
@@ -55,13 +56,15 @@ def chain_state(audit: str, sequence: int) -> ChainState:
 
 
 def rebuilt_case(folder: Path, case: CaseView, row: int, rebuild: Rebuild) -> RebuiltCase:
-    """Return the case computed again from model and image; slow the first time."""
+    """Return the case computed again from model and image; slow the first time for each logit."""
     payload = json.dumps(case.payload)
-    return _rebuilt(str(folder), case.digest, row, payload, rebuild)
+    return _rebuilt(str(folder), case.digest, row, case.logit, payload, rebuild)
 
 
 @st.cache_resource(
     scope="session", max_entries=CASES, show_spinner="Computing the evidence again from the image"
 )
-def _rebuilt(folder: str, digest: str, row: int, _payload: str, _rebuild: Rebuild) -> RebuiltCase:
-    return _rebuild(Path(folder), json.loads(_payload), row)
+def _rebuilt(
+    folder: str, digest: str, row: int, logit: int, _payload: str, _rebuild: Rebuild
+) -> RebuiltCase:
+    return _rebuild(Path(folder), json.loads(_payload), row, logit)

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medproto.records import Explanation, ImageReference, PixelBox, PrototypeSource
-from pipelines.raster import AGAINST, FOR, color_map, picture_uri, read_gray, unit_range
-from pipelines.wording import signed
+from pipelines.head_words import HEAD_WORDS
+from pipelines.raster import FOR, box_color, color_map, picture_uri, read_gray, unit_range
+from pipelines.wording import side, signed
 
 from .answers import CaseView, RunView
 
@@ -47,8 +48,8 @@ class RebuiltCase(Protocol):
         """``[rows, cols]`` similarity maps by prototype."""
 
     @property
-    def grad_cam(self) -> Pixels:
-        """``[rows, cols]``, >= 0, for the logit of the predicted class."""
+    def grad_cams(self) -> Mapping[int, Pixels]:
+        """``[rows, cols]``, >= 0, by logit."""
 
     @property
     def largest_difference(self) -> float | None:
@@ -72,11 +73,11 @@ def case_data(case: CaseView, rebuilt: RebuiltCase, run: RunView, folder: Path) 
             "className": line.class_name,
             "sum": f"similarity {line.similarity:.3f} \N{MULTIPLICATION SIGN} weight "
             f"{signed(line.weight)} = {signed(line.contribution)}",
-            "side": "for" if line.contribution >= 0 else "against",
-            "color": FOR if line.contribution >= 0 else AGAINST,
+            "side": side(line.contribution),
+            "color": box_color(line.contribution),
             "box": _share(line.box, rows, cols),
             "heat": _heat(rebuilt.heat_maps.get(line.prototype)),
-            "card": prototype_card(folder, sources[line.prototype])
+            "card": prototype_card(folder, sources[line.prototype], HEAD_WORDS[case.head].noun)
             if line.prototype in sources
             else None,
         }
@@ -84,8 +85,9 @@ def case_data(case: CaseView, rebuilt: RebuiltCase, run: RunView, folder: Path) 
     ]
     return {
         "kind": "case",
-        "key": f"{case.digest}",
+        "key": f"{case.digest}/{case.logit}",
         "label": case.label,
+        "logit": case.logit_name,
         "rows": sent.shape[0],
         "cols": sent.shape[1],
         "storedRows": rows,
@@ -93,30 +95,34 @@ def case_data(case: CaseView, rebuilt: RebuiltCase, run: RunView, folder: Path) 
         "pixels": _base64(np.round(np.clip(sent, 0, 1) * 65535).astype("<u2")),
         "gray": _gray_scale(rebuilt.explanation.prediction.reference),
         "evidence": evidence,
-        "gradCam": _heat(rebuilt.grad_cam),
+        "gradCam": _heat(rebuilt.grad_cams.get(case.logit)),
         "colors": _base64(np.round(color_map(np.linspace(0, 1, 256)) * 255).astype(np.uint8)),
     }
 
 
 def gallery_data(run: RunView, folder: Path, class_index: int) -> dict[str, Any]:
-    """Return the prototypes of one class as cards."""
+    """Return the prototypes of one class, finding or grade as cards."""
     members = [source for source in run.sources if source.class_index == class_index]
     return {
         "kind": "gallery",
         "key": f"{run.model_digest}/{class_index}",
-        "cards": [prototype_card(folder, source) for source in members],
+        "cards": [prototype_card(folder, source, HEAD_WORDS[run.head].noun) for source in members],
     }
 
 
-def prototype_card(folder: Path, source: PrototypeSource) -> dict[str, Any]:
-    """Return patch, source image and provenance of one prototype; pictures may be missing."""
+def prototype_card(folder: Path, source: PrototypeSource, noun: str) -> dict[str, Any]:
+    """Return patch, source image and provenance of one prototype; pictures may be missing.
+
+    Args:
+        noun: what its class is called.
+    """
     lines = [
         f"training row {source.row}, group {source.group}",
         f"cell {source.cell}, box {source.box.to_list()} (row, column, row, column)",
         f"similarity to its own patch {source.similarity:.4f}",
     ]
     card = {
-        "title": f"Prototype {source.prototype}, class {source.class_name}",
+        "title": f"Prototype {source.prototype}, {noun} {source.class_name}",
         "lines": lines,
         "crop": None,
         "source": None,

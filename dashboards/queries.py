@@ -7,18 +7,30 @@ purpose: the label of the cohort table, and where the image lies, found by the d
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from audit import AuditError, AuditLog, AuditRecord, VerificationError, verify
+from audit.prediction import LoggedPrediction, read_prediction
 from medproto.errors import MedProtoError
 from medproto.records import PixelBox
+from pipelines.head_words import HEAD_WORDS
 from pipelines.score_sum import score_sum
 
-from .answers import CaseLink, CaseView, ChainState, EvidenceLine, RunView
+from .answers import (
+    CaseLink,
+    CaseView,
+    ChainState,
+    ClassLine,
+    EvidenceLine,
+    LogitLine,
+    RunView,
+    Truth,
+)
 
 __all__ = [
     "QueryError",
@@ -55,24 +67,43 @@ def read_run(run: Path) -> RunView:
         sources = sources_from_table(pd.read_parquet(run / "prototypes.parquet"))
         metrics_file = run / "metrics.json"
         metrics = json.loads(metrics_file.read_text("utf-8")) if metrics_file.is_file() else {}
+        classes = tuple(str(name) for name in card["classes"])
+        head = card["architecture"].get("head", "multiclass")
         rows: dict[str, int] = {}
         for row, digest in enumerate(table["pixel_digest"]):
             rows.setdefault(str(digest), row)
         return RunView(
             name=run.name,
-            classes=tuple(str(name) for name in card["classes"]),
+            classes=classes,
+            head=head if head in HEAD_WORDS else "multiclass",
             model_digest=str(card["model_digest"]),
             synthetic=bool(card["synthetic"]),
             metrics=metrics,
             sources=sources,
             rows=rows,
-            labels=tuple(str(label) for label in table["label"]),
+            truths=_truths(table, classes, head),
             layer=f"backbone stage {card['architecture']['stage']}",
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise QueryError(
             "The run folder cannot be read: a file in it is damaged or of another version."
         ) from error
+
+
+def _truths(table: pd.DataFrame, classes: Sequence[str], head: str) -> tuple[Truth, ...]:
+    """Return what the cohort table says of each row."""
+    from medproto.data.findings import read_targets
+
+    if head != "multilabel":
+        return tuple(
+            {name: name == label for name in dict.fromkeys((*classes, label))} if label else {}
+            for label in map(str, table["label"])
+        )
+    known = read_targets(table, list(classes))
+    return tuple(
+        {name: None if value != value else value == 1 for name, value in zip(classes, row)}
+        for row in known.tolist()
+    )
 
 
 def list_cases(audit: str, run: RunView) -> tuple[CaseLink, ...]:
@@ -90,8 +121,12 @@ def list_cases(audit: str, run: RunView) -> tuple[CaseLink, ...]:
     )
 
 
-def read_case(audit: str, run: RunView, sequence: int) -> CaseView:
+def read_case(audit: str, run: RunView, sequence: int, *, logit: int | None = None) -> CaseView:
     """Return one recorded prediction.
+
+    Args:
+        logit: position of the logit to take apart; ``None`` for the one that the prediction shows
+            first.
 
     Raises:
         QueryError: if there is no such prediction of this run's model, or the log cannot be read.
@@ -101,8 +136,8 @@ def read_case(audit: str, run: RunView, sequence: int) -> CaseView:
     if record.kind != "prediction" or record.payload.get("model_digest") != run.model_digest:
         raise QueryError(f"Record {sequence} is not a prediction of this run's model.")
     try:
-        return _view(record, run)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        return _view(record, run, logit)
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
         raise QueryError(
             f"Record {sequence} lacks parts of a prediction; it was written by another version."
         ) from error
@@ -153,50 +188,107 @@ def _reading(read: Any) -> Any:
 
 
 def _link(record: AuditRecord, run: RunView) -> CaseLink:
-    payload = record.payload
-    probability = payload["probabilities"][payload["classes"].index(payload["label"])]
-    return CaseLink(
-        sequence=record.sequence,
-        recorded_at=record.recorded_at,
-        label=str(payload["label"]),
-        probability=float(probability),
-        row=run.rows.get(record.subject),
-    )
+    label, probability = "", None
+    prediction = read_prediction(record.payload)
+    if prediction is not None:
+        label = prediction.label
+        if len(prediction.present) == 1:
+            probability = float(prediction.probabilities[prediction.present[0]])
+    row = run.rows.get(record.subject)
+    return CaseLink(record.sequence, record.recorded_at, label, probability, row)
 
 
-def _view(record: AuditRecord, run: RunView) -> CaseView:
+def _view(record: AuditRecord, run: RunView, logit: int | None) -> CaseView:
     payload = record.payload
-    classes = [str(name) for name in payload["classes"]]
-    k = classes.index(payload["label"])
-    logits = [float(v) for v in payload["logits"]]
-    evidence = payload["evidence"]
+    prediction = read_prediction(payload)
+    if prediction is None:
+        raise ValueError("the payload is no sound prediction.")
+    choices = _choices(prediction)
+    k = _first(prediction) if logit is None else choices[choices.index(logit)]
+    evidence = prediction.evidence
     total = score_sum(
         [float(e["contributions"][k]) for e in evidence],
-        float(payload["bias"][k]),
-        logits[k],
+        float(prediction.bias[k]),
+        float(prediction.logits[k]),
         shown=SHOWN,
     )
-    order = sorted(range(len(classes)), key=lambda c: -logits[c])
     row = run.rows.get(record.subject)
+    truth = {} if row is None else run.truths[row]
     return CaseView(
         sequence=record.sequence,
         digest=record.digest,
         recorded_at=record.recorded_at,
         actor=record.actor,
-        classes=tuple((classes[c], float(payload["probabilities"][c]), logits[c]) for c in order),
-        label=classes[k],
-        calibrated=bool(payload["calibrated"]),
+        head=prediction.head,
+        classes=_classes(prediction, truth),
+        label=prediction.label,
+        calibrated=payload.get("calibrated") is True,
+        logits=_logits(prediction),
+        logit=k,
+        choices=choices,
         lines=tuple(
             _line(place, evidence[position], k) for place, position in enumerate(total.shown, 1)
         ),
         total=total,
         row=row,
-        true_label=None if row is None else run.labels[row] or None,
+        truth=truth,
+        agrees=_agrees(prediction, truth),
         pixel_digest=record.subject,
         model_digest=str(payload["model_digest"]),
         synthetic=bool(payload["image"]["synthetic"]) or run.synthetic,
         payload=payload,
     )
+
+
+def _first(prediction: LoggedPrediction) -> int:
+    """Return the position of the logit that the page opens with."""
+    return max(prediction.shown, key=lambda k: prediction.logits[k])
+
+
+def _choices(prediction: LoggedPrediction) -> tuple[int, ...]:
+    """Findings by the size of their logits, thresholds in order, else the one that is shown."""
+    if prediction.head not in ("multilabel", "ordinal"):
+        return prediction.shown
+    order = range(len(prediction.names))
+    if prediction.head == "ordinal":
+        return tuple(order)
+    return tuple(sorted(order, key=lambda k: -prediction.logits[k]))
+
+
+def _classes(prediction: LoggedPrediction, truth: Truth) -> tuple[ClassLine, ...]:
+    order = list(range(len(prediction.classes)))
+    ordinal = prediction.head == "ordinal"
+    if not ordinal:
+        order.sort(key=lambda c: -prediction.logits[c])
+    return tuple(
+        ClassLine(
+            name=prediction.classes[c],
+            probability=float(prediction.probabilities[c]),
+            logit=None if ordinal else float(prediction.logits[c]),
+            present=c in prediction.present,
+            true=truth.get(prediction.classes[c]),
+        )
+        for c in order
+    )
+
+
+def _logits(prediction: LoggedPrediction) -> tuple[LogitLine, ...]:
+    return tuple(
+        LogitLine(
+            name=name,
+            evidence=math.fsum(e["contributions"][k] for e in prediction.evidence),
+            bias=float(prediction.bias[k]),
+            logit=float(prediction.logits[k]),
+        )
+        for k, name in enumerate(prediction.names)
+    )
+
+
+def _agrees(prediction: LoggedPrediction, truth: Truth) -> bool | None:
+    """Compare what is known: of findings each, else the one class."""
+    found = {prediction.classes[k] for k in prediction.present}
+    known = [(name in found) == value for name, value in truth.items() if value is not None]
+    return all(known) if known else None
 
 
 def _line(place: int, entry: Mapping[str, Any], k: int) -> EvidenceLine:

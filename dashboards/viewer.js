@@ -80,7 +80,7 @@ function showCase(root, data) {
   root.append(
     node("div", { className: "viewer" },
       node("div", {}, tools.element, stage, help),
-      node("div", {}, node("h3", { textContent: `Evidence for and against “${data.label}”` }),
+      node("div", {}, node("h3", { textContent: `Evidence for and against “${data.logit}”` }),
         list, pane)));
 
   const gray = document.createElement("canvas"); // the image in the chosen window

@@ -16,6 +16,7 @@ from .runs import RunFolder
 __all__ = ["write_case"]
 
 SHOWN = 10
+SHOWN_OF_SEVERAL = 5
 DRAWN = 5
 
 
@@ -23,6 +24,9 @@ def write_case(
     run: RunFolder, image: Path, out: Path, *, recorded: RecordedPrediction | None = None
 ) -> Path:
     """Write the page and the reasoning figure of one image and return the page's path.
+
+    Of several findings that are present each has a section of the page and a figure of its own,
+    numbered by the finding.
 
     The files are named by the record, or by the digest of the pixels where there is none: a source
     file's name may hold an identity.
@@ -49,23 +53,25 @@ def write_case(
         image=case.image,
         prototypes=pictures,
         heat_maps=case.heat_maps,
-        grad_cam=case.grad_cam,
+        grad_cams=case.grad_cams,
         grad_cam_layer=f"backbone stage {run.card.architecture['stage']}",
         record=stamp,
         synthetic=run.card.synthetic or prediction.reference.synthetic,
-        shown=SHOWN,
+        shown=SHOWN if len(prediction.shown_logits) == 1 else SHOWN_OF_SEVERAL,
         created=now(),
     )
-    figure = reasoning_figure(
-        case.explanation,
-        case.image,
-        prototypes=pictures,
-        heat_maps=case.heat_maps,
-        class_index=prediction.shown_logit,
-        rows=DRAWN,
-    )
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / f"{name}_reasoning.png", to_png_bytes(figure))
+    for k in prediction.shown_logits:
+        figure = reasoning_figure(
+            case.explanation,
+            case.image,
+            prototypes=pictures,
+            heat_maps=case.heat_maps,
+            class_index=k,
+            rows=DRAWN,
+        )
+        part = "" if len(prediction.shown_logits) == 1 else f"_{k}"
+        write_atomically(out / f"{name}_reasoning{part}.png", to_png_bytes(figure))
     path = out / f"{name}.html"
     write_atomically(path, case_page(page).encode())
     return path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,17 @@ from medproto.explain import GradCam, cells_to_stored, explain, heat_maps
 from medproto.records import Explanation, Placement, Prediction
 from medproto.transforms import preprocessing
 
-from .doubt import Doubt
+from .doubt import Doubt, Judgement
 from .runs import RunFolder
 
-__all__ = ["ExplainedCase", "RebuiltCase", "explain_case", "load_case", "rebuild_case"]
+__all__ = [
+    "ExplainedCase",
+    "RebuiltCase",
+    "explain_case",
+    "judge_prediction",
+    "load_case",
+    "rebuild_case",
+]
 
 Pixels = NDArray[np.float32]
 
@@ -49,7 +56,7 @@ class RebuiltCase:
         image: ``[rows, cols]`` in [0, 1], stored geometry.
         explanation: computed now.
         heat_maps: similarity maps ``[rows, cols]`` of the largest contributions, by prototype.
-        grad_cam: ``[rows, cols]``, >= 0, for the logit of the predicted class.
+        grad_cams: ``[rows, cols]``, >= 0, by logit.
         largest_difference: between the recorded and the rebuilt logits; ``None`` for a case that
             is not recorded.
     """
@@ -57,7 +64,7 @@ class RebuiltCase:
     image: Pixels
     explanation: Explanation
     heat_maps: dict[int, Pixels]
-    grad_cam: Pixels
+    grad_cams: dict[int, Pixels]
     largest_difference: float | None
 
 
@@ -99,70 +106,118 @@ def explain_case(run: RunFolder, path: Path, *, faithfulness: int = 5) -> Explai
         faithfulness=faithfulness,
     )
     if run.doubt is not None:
+        scores = [evidence.similarity for evidence in explanation.evidence]
         explanation = replace(
-            explanation, prediction=_judged(explanation, run.doubt, run.card.classes)
+            explanation, prediction=judge_prediction(explanation.prediction, scores, run.doubt)
         )
     return ExplainedCase(explanation, tensor, placement)
 
 
-def _judged(explanation: Explanation, doubt: Doubt, classes: tuple[str, ...]) -> Prediction:
-    scores = np.array([[evidence.similarity for evidence in explanation.evidence]])
-    judged = doubt.judge(np.array([explanation.prediction.logits]), scores)
+def judge_prediction(prediction: Prediction, scores: Sequence[float], doubt: Doubt) -> Prediction:
+    """Return the prediction with calibrated probabilities and what speaks against it.
+
+    Args:
+        scores: ``[P]`` pooled similarities that the logits came from.
+    """
+    judged = doubt.judge(np.array([prediction.logits]), np.array([scores]))
     unusual = judged.out_of_distribution
     return replace(
-        explanation.prediction,
+        prediction,
         probabilities=tuple(judged.probabilities[0].tolist()),
         calibrated=doubt.calibrated,
-        prediction_set=None
-        if judged.sets is None
-        else tuple(name for name, member in zip(classes, judged.sets[0], strict=True) if member),
-        abstained=None if judged.abstained is None else bool(judged.abstained[0]),
         out_of_distribution=None if unusual is None else bool(unusual[0]),
+        **_sets(prediction, judged),
     )
+
+
+def _sets(prediction: Prediction, judged: Judgement) -> dict[str, Any]:
+    """Return the fields of a prediction that tell its set of classes, or of each finding."""
+    if judged.sets is None or judged.abstained is None:
+        return {"prediction_set": None, "abstained": None, "undecided": None}
+    members, unsure = judged.sets[0], judged.abstained[0]
+    if prediction.head != "multilabel":
+        return {
+            "prediction_set": _chosen(prediction.classes, members),
+            "abstained": bool(unsure),
+            "undecided": None,
+        }
+    return {
+        "prediction_set": _chosen(prediction.classes, members[:, 1]),  # (absent, present)
+        "abstained": bool(unsure.any()),
+        "undecided": _chosen(prediction.classes, unsure),
+    }
+
+
+def _chosen(names: Sequence[str], chosen: NDArray[np.bool_]) -> tuple[str, ...]:
+    return tuple(name for name, taken in zip(names, chosen, strict=True) if taken)
 
 
 def picture_case(
-    run: RunFolder, path: Path, *, shown: int = 10, recorded_logits: list[float] | None = None
+    run: RunFolder,
+    path: Path,
+    *,
+    shown: int = 10,
+    logits: Sequence[int] | None = None,
+    recorded_logits: list[float] | None = None,
 ) -> RebuiltCase:
-    """Explain one image file and draw its maps for the ``shown`` largest contributions."""
+    """Explain one image file and draw its maps for the ``shown`` largest contributions.
+
+    Args:
+        logits: positions of the logits whose contributions are drawn; ``None`` for those that the
+            prediction shows, of each finding that is present.
+
+    Raises:
+        ValueError: if the network has no such logit.
+    """
     case = explain_case(run, path)
     prediction = case.explanation.prediction
-    k = prediction.shown_logit
-    ordered = sorted(case.explanation.evidence, key=lambda e: -abs(e.contributions[k]))
-    maps = heat_maps(
-        run.network, case.tensor, [e.prototype for e in ordered[:shown]], case.placement
-    )
-    cam = GradCam(run.network).attribute(case.tensor, k)
+    drawn = prediction.shown_logits if logits is None else tuple(logits)
+    if not all(0 <= k < len(prediction.logits) for k in drawn):
+        raise ValueError(f"logits must be below {len(prediction.logits)}, got {list(drawn)}.")
+    prototypes: dict[int, None] = {}
+    for k in drawn:
+        ordered = sorted(case.explanation.evidence, key=lambda e: -abs(e.contributions[k]))
+        prototypes |= dict.fromkeys(e.prototype for e in ordered[:shown])
+    method, grid = GradCam(run.network), run.network.feature_grid
     difference = None
     if recorded_logits is not None:
         difference = float(np.abs(np.subtract(recorded_logits, prediction.logits)).max())
     return RebuiltCase(
         image=read_image(path, voi=run.card.preprocessing["voi"]).pixels,
         explanation=case.explanation,
-        heat_maps=maps,
-        grad_cam=cells_to_stored(cam, run.network.feature_grid, case.placement),
+        heat_maps=heat_maps(run.network, case.tensor, list(prototypes), case.placement),
+        grad_cams={
+            k: cells_to_stored(method.attribute(case.tensor, k), grid, case.placement)
+            for k in drawn
+        },
         largest_difference=difference,
     )
 
 
-def rebuild_case(run: Path, record_payload: Mapping[str, Any], row: int) -> RebuiltCase:
+def rebuild_case(
+    run: Path, record_payload: Mapping[str, Any], row: int, logit: int | None = None
+) -> RebuiltCase:
     """Compute a recorded prediction again from the run's model and the image of a cohort row.
 
     Args:
         run: the run folder.
         record_payload: payload of the record.
         row: position in the run's cohort snapshot of the image with the recorded digest.
+        logit: position of the logit whose maps are drawn; ``None`` as of :func:`picture_case`.
 
     Raises:
         ImageReadError: if the image is gone.
         ModelFileError: if the model is not the one of the record, or was altered.
-        ValueError: if the image's pixels are not the recorded ones.
+        ValueError: if the image's pixels are not the recorded ones, or there is no such logit.
     """
     folder = RunFolder(run)
     if folder.card.model_digest != record_payload["model_digest"]:
         raise ValueError("the record must be of this run's model, it names another model digest.")
     case = picture_case(
-        folder, folder.cohort.image_path(row), recorded_logits=list(record_payload["logits"])
+        folder,
+        folder.cohort.image_path(row),
+        logits=None if logit is None else [logit],
+        recorded_logits=list(record_payload["logits"]),
     )
     if (
         case.explanation.prediction.reference.pixel_digest

@@ -1,15 +1,17 @@
 """Charts of a run: training curves, confusion matrix, ROC curve.
 
-Symbols: ``K`` classes, ``N`` images. Figures as in :mod:`pipelines.pictures`.
+Symbols: ``C`` classes, findings or grades, ``N`` images. Figures as in :mod:`pipelines.pictures`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from medproto.records import HeadKind
 
 from .pictures import COLORS, INK, MUTED, new_figure, plain_text
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["confusion_figure", "curves_figure", "roc_curve_points", "roc_figure"]
+
+DASHES = ("-", "--", "-.", ":")
+"""Where there are more curves than colors."""
 
 
 def curves_figure(history: pd.DataFrame) -> Figure:
@@ -58,7 +63,7 @@ def curves_figure(history: pd.DataFrame) -> Figure:
 
 
 def confusion_figure(matrix: ArrayLike, classes: Sequence[str]) -> Figure:
-    """Draw ``[K, K]`` counts, rows true, columns predicted; shade is the share of the row."""
+    """Draw ``[C, C]`` counts, rows true, columns predicted; shade is the share of the row."""
     counts = np.asarray(matrix, dtype=float)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = 2.2 + 0.75 * len(classes)
@@ -79,25 +84,55 @@ def confusion_figure(matrix: ArrayLike, classes: Sequence[str]) -> Figure:
     return figure
 
 
-def roc_figure(probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str]) -> Figure:
-    """Draw the ROC curve of the second of two classes, or one against the rest for each of more.
+def roc_figure(
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    classes: Sequence[str],
+    *,
+    head: HeadKind = "multiclass",
+) -> Figure:
+    """Draw ROC curves: of the second of two classes, of each of more against the rest, of each
+    finding, or of each threshold between grades.
 
     Args:
-        probabilities: ``[N, K]``.
-        labels: ``[N]`` zero-based.
+        probabilities: ``[N, C]``, one a class, finding or grade.
+        labels: ``[N]`` zero-based; for ``multilabel`` ``[N, C]`` 1, 0 or NaN, which is left out.
+        classes: ``C`` names.
+        head: what the probabilities are of.
     """
-    chances, targets = np.asarray(probabilities), np.asarray(labels)
-    figure = new_figure(4.4, 4.2)
+    curves = list(_curves(np.asarray(probabilities), np.asarray(labels), classes, head))
+    crowded = len(curves) > len(COLORS)
+    figure = new_figure(6.4 if crowded else 4.4, 4.2)
     ax = figure.subplots()
     ax.plot([0, 1], [0, 1], ":", color=MUTED, label="chance")
-    shown = [1] if len(classes) == 2 else range(len(classes))
-    for color, k in zip(COLORS * len(classes), shown):
-        x, y = roc_curve_points(chances[:, k], targets == k)
-        ax.plot(x, y, "-", color=color, label=plain_text(classes[k]), drawstyle="default")
+    for number, (name, scores, positive) in enumerate(curves):
+        x, y = roc_curve_points(scores, positive)
+        dashes = DASHES[number // len(COLORS) % len(DASHES)]
+        ax.plot(x, y, dashes, color=COLORS[number % len(COLORS)], label=plain_text(name))
     _style(ax, "1 - specificity", "sensitivity")
     ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-    ax.legend(frameon=False, fontsize=9, loc="lower right")
+    place = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5)} if crowded else {}
+    ax.legend(frameon=False, fontsize=9, **place or {"loc": "lower right"})
     return figure
+
+
+def _curves(
+    chances: NDArray[np.floating[Any]],
+    targets: NDArray[Any],
+    classes: Sequence[str],
+    head: HeadKind,
+) -> Iterator[tuple[str, NDArray[np.floating[Any]], NDArray[np.bool_]]]:
+    """Yield the name, the scores and the truth of each curve."""
+    if head == "multilabel":
+        for k, name in enumerate(classes):
+            known = ~np.isnan(targets[:, k])
+            yield name, chances[known, k], targets[known, k] == 1
+    elif head == "ordinal":
+        for k, name in enumerate(classes[:-1]):
+            yield f"above {name}", chances[:, k + 1 :].sum(axis=1), targets > k
+    else:
+        for k in [1] if len(classes) == 2 else range(len(classes)):
+            yield classes[k], chances[:, k], targets == k
 
 
 def roc_curve_points(

@@ -16,7 +16,15 @@ from audit.cli import app as audit_app
 from audit.errors import AuditError
 from medproto.errors import MedProtoError
 
-from . import cli_cohort, cli_ensemble, cli_model, cli_prototypes, cli_run, cli_use
+from . import (
+    cli_cohort,
+    cli_crossvalidate,
+    cli_ensemble,
+    cli_model,
+    cli_prototypes,
+    cli_run,
+    cli_use,
+)
 
 __all__ = ["app", "main"]
 
@@ -32,6 +40,7 @@ app = typer.Typer(
 app.command("demo")(cli_use.demo)
 app.add_typer(cli_cohort.app, name="cohort")
 app.command("train")(cli_run.train)
+app.command("crossvalidate")(cli_crossvalidate.crossvalidate)
 app.command("evaluate")(cli_run.evaluate)
 app.command("predict")(cli_use.predict)
 app.command("explain")(cli_use.explain)

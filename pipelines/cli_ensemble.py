@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -47,16 +47,28 @@ def evaluate(
     from .runs import RunFolder
 
     ensemble = Ensemble(tuple(RunFolder(run) for run in runs))
-    other = None if cohort is None else Cohort.read(cohort)
+    findings = ensemble.runs[0].config.data.label_columns or ()
+    other = None if cohort is None else Cohort.read(cohort, label_columns=findings)
     summary = ensemble.evaluate(split=split, cohort=other)
     if as_json:
         typer.echo(json.dumps(summary, indent=2, allow_nan=False))
         return
     typer.echo(f"{'images (groups)':<24} {summary['n']} ({summary['groups']})")
     typer.echo(f"{'AUROC, ensemble':<24} {interval(summary['auroc'])}")
+    typer.echo(f"{'probabilities':<24} {_calibration(ensemble.shared_split, summary)}")
     for run, member in zip(runs, summary["members"], strict=True):
         gain = interval(member["difference"], sign=True)
         typer.echo(f"  {run.name:<22} {number(member['auroc'])}; ensemble less this one {gain}")
+
+
+def _calibration(shared_split: bool, summary: dict[str, Any]) -> str:
+    if summary["calibrated"]:
+        return f"calibrated on validation images, temperature {summary['doubt']['temperature']:.2f}"
+    if not shared_split:
+        return "not calibrated: the runs have no common split"
+    if summary["doubt"] is None:
+        return "not calibrated, as a run without a calibration of its own is among them"
+    return "not calibrated: the validation images determine no temperature"
 
 
 @app.command("predict")

@@ -44,10 +44,11 @@ def train(
     from .config import load_config
     from .train import train as run_training
 
+    settled = load_config(config, settings or (), preset=preset)
     run = run_training(
-        Cohort.read(cohort, group=group),
+        Cohort.read(cohort, group=group, label_columns=settled.data.label_columns or ()),
         out,
-        load_config(config, settings or (), preset=preset),
+        settled,
         twin=twin,
         resume=resume,
         device=device,
@@ -74,8 +75,11 @@ def evaluate(
     from .runs import RunFolder
 
     folder = RunFolder(run)
-    other: Cohort | None = None if cohort is None else Cohort.read(cohort)
     _ = folder.network
+    findings = folder.config.data.label_columns or ()
+    other: Cohort | None = None
+    if cohort is not None:
+        other = Cohort.read(cohort, label_columns=findings)
     summary = evaluate_run(folder, split=split, cohort=other).summary
     if as_json:
         typer.echo(json.dumps(summary, indent=2, allow_nan=False))
@@ -112,8 +116,15 @@ def print_metrics(summary: dict[str, Any]) -> None:
         ("images (groups)", f"{summary['n']} ({summary['groups']})"),
         ("classes", ", ".join(summary["classes"])),
         ("AUROC", interval(summary["auroc"])),
-        ("balanced accuracy", interval(summary["balanced_accuracy"])),
     ]
+    for name, entry in (summary.get("findings") or {}).items():
+        lines.append((f"  {name} ({entry['positives']} of {entry['n']})", interval(entry["auroc"])))
+    for key in ("balanced_accuracy", "quadratic_weighted_kappa", "grade_error"):
+        if summary.get(key):
+            lines.append((key.replace("_", " "), interval(summary[key])))
+    for name, entry in (summary.get("aggregated") or {}).items():
+        if entry:
+            lines.append((f"  by {name} ({entry['n']})", interval(entry["auroc"])))
     if summary.get("twin"):
         lines.append(("  plain twin, AUROC", interval(summary["twin"]["auroc"])))
         lines.append(("  difference to it", interval(summary["twin"]["difference"], sign=True)))

@@ -62,7 +62,8 @@ def predict(
     _ = folder.sources  # a broken model is one error, not one for each image
     with AuditLog.open(audit) as log:
         if cohort is not None:
-            table = Cohort.read(cohort)
+            findings = folder.config.data.label_columns or ()
+            table = Cohort.read(cohort, label_columns=findings)
             items = [(row, table.image_path(row)) for row in range(len(table.table))]
             for item in predict_batch(folder, items, log, actor=who, batch=table.digest):
                 failed += report_prediction(
@@ -113,28 +114,11 @@ def report_prediction(
 
 
 def _print_sum(name: str, prediction: RecordedPrediction) -> None:
-    from .wording import doubts
+    from .prediction_summary import summary_lines
 
-    payload = prediction.payload
-    k = 1 if payload["head"] == "binary" else payload["classes"].index(payload["label"])
-    share = payload["probabilities"][payload["classes"].index(payload["label"])]
-    calibrated = "calibrated" if payload["calibrated"] else "not calibrated"
-    typer.echo(f"{name}: {payload['label']} ({share:.1%}, {calibrated})")
-    judged = (payload[key] for key in ("prediction_set", "abstained", "out_of_distribution"))
-    for line in doubts(*judged):
-        typer.echo(f"  {line}")
-    typer.echo(f"  record {prediction.record.sequence}, {prediction.record.digest}")
-    ranked = sorted(payload["evidence"], key=lambda e: -abs(e["contributions"][k]))
-    shown = ranked[:5]
-    for e in shown:
-        typer.echo(
-            f"  prototype {e['prototype']:>3} ({e['class']}): similarity {e['similarity']:7.3f} x "
-            f"weight {e['weights'][k]:+7.3f} = {e['contributions'][k]:+8.3f}   box {e['box_px']}"
-        )
-    rest = sum(e["contributions"][k] for e in ranked[5:])
-    typer.echo(f"  {len(ranked) - len(shown)} more prototypes {rest:+33.3f}")
-    typer.echo(f"  bias {payload['bias'][k]:+51.3f}")
-    typer.echo(f"  logit of {payload['classes'][k]}: {payload['logits'][k]:+.3f}")
+    record = f"{prediction.record.sequence}, {prediction.record.digest}"
+    for line in summary_lines(name, prediction.payload, record=record):
+        typer.echo(line)
 
 
 def explain(

@@ -1,7 +1,8 @@
 """Compare explanation methods on the images with a mask, beside the controls that embarrass them.
 
-``prototype`` is the similarity map of the largest positive contribution to the predicted class;
-``gradcam`` is Grad-CAM of the same logit at the same layer, drawn on the same cell grid.
+``prototype`` is the similarity map of the largest positive contribution to the predicted class, to
+the last threshold passed between grades, or to the likeliest finding that the image is known to
+show; ``gradcam`` is Grad-CAM of the same logit at the same layer, drawn on the same cell grid.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from medproto.errors import MedProtoError
+from medproto.records import HeadKind
 
 __all__ = [
     "ConfigError",
@@ -70,21 +71,29 @@ class DataConfig(_Section):
 
     Args:
         classes: names to use, in order; the first is the reference ("negative") class. ``None``
-            takes all, sorted, names of absence (normal, negative, ...) first.
+            takes all, sorted, names of absence (normal, negative, ...) first. For the ordinal head
+            all grades, the lowest first.
+        label_columns: columns of 1, 0 and -1 or empty (uncertain), one a finding, instead of the
+            column ``label``: an image may show several.
         image_size: side of the square network input in pixels; ``None`` takes 192, or the longest
             stored side where all training images are smaller.
         voi: gray range of DICOM files: ``voi`` (window or LUT of the file) or ``full-range``.
         mode: ``letterbox`` keeps the aspect ratio, ``stretch`` fills the square.
         augment: small random shifts, turns and changes of contrast in training.
         repeats: how often an epoch goes over the images, each time with another random change.
+        patches: path of a table of forbidden and kept patches, see docs/annotations.md.
+        patches_digest: ``sha256:<hex>`` of that file; filled in by the training.
     """
 
     classes: tuple[str, ...] | None = None
+    label_columns: tuple[str, ...] | None = Field(default=None, min_length=1)
     image_size: int | None = Field(default=None, ge=16, le=2048)
     voi: Literal["voi", "full-range"] = "voi"
     mode: Literal["letterbox", "stretch"] = "letterbox"
     augment: bool = True
     repeats: int = Field(default=1, ge=1, le=1000)
+    patches: str | None = Field(default=None, min_length=1)
+    patches_digest: str | None = None
 
 
 class ModelConfig(_Section):
@@ -95,13 +104,15 @@ class ModelConfig(_Section):
             2 to 5 with at least 7 cells along an axis, for other backbones the last.
         weights: of the backbone: ``package`` (ImageNet, with a dependency; Lite0 only), the path of
             a file, or ``None`` for a random start.
+        head: what the logits mean, see :mod:`medproto.networks.heads`; ``multilabel`` goes with
+            ``data.label_columns``, and with nothing else.
         initialization: ``kmeans`` on the patches that speak most for a class, or ``uniform``.
     """
 
     backbone: str = Field(default="efficientnet_lite0", min_length=1)
     stage: int | None = Field(default=None, ge=1)
     weights: str | None = Field(default="package", min_length=1)
-    head: Literal["multiclass", "binary"] = "multiclass"
+    head: HeadKind = "multiclass"
     prototypes_per_class: Count | tuple[CountOrNone, ...] = 10
     add_on: Literal["none", "regular", "bottleneck"] = "none"
     prototype_channels: int = Field(default=128, ge=1)
@@ -138,6 +149,9 @@ class TrainingConfig(_Section):
         cluster: coefficient of the cluster cost.
         separation: coefficient of the separation cost.
         orthogonality: coefficient of the likeness of prototypes within a class.
+        fine_annotation: coefficient of the similarity outside the masks, in warm and joint epochs.
+        forbid: coefficient of the similarity to forbidden patches, in joint epochs.
+        keep: coefficient of the similarity to kept patches, in joint epochs.
         class_weights: weight the cross-entropy by inverse class frequency.
         patience: stop a segment after so many epochs without a better validation score; ``single``
             only.
@@ -161,6 +175,9 @@ class TrainingConfig(_Section):
     cluster: float = Field(default=0.2, ge=0)
     separation: float = Field(default=0.05, ge=0)
     orthogonality: float = Field(default=0.0, ge=0)
+    fine_annotation: float = Field(default=0.0, ge=0)
+    forbid: float = Field(default=0.0, ge=0)
+    keep: float = Field(default=0.0, ge=0)
     class_weights: bool = True
     patience: int = Field(default=5, ge=1)
 
@@ -203,11 +220,16 @@ class RunConfig(_Section):
             given = values.get(section, {})
             if isinstance(given, dict):
                 filled[section] = {**defaults, **given}
+        data, model = filled.get("data"), filled.get("model", {})
+        findings = isinstance(data, dict) and data.get("label_columns")
+        if findings and isinstance(model, dict) and "head" not in model:
+            filled["model"] = {**model, "head": "multilabel"}
         return filled
 
     @model_validator(mode="after")
     def _fit_together(self) -> RunConfig:
         training, head = self.training, self.model.head
+        _check_head(head, self.data)
         if training.schedule == "single":
             return self
         if head != "multiclass":
@@ -232,6 +254,25 @@ class RunConfig(_Section):
     def to_yaml(self) -> str:
         """Return the YAML form that :func:`load_config` reads."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def _check_head(head: HeadKind, data: DataConfig) -> None:
+    if (head == "multilabel") != (data.label_columns is not None):
+        raise ValueError(
+            "model.head=multilabel and data.label_columns must be given together, got head "
+            f"{head} and label_columns {list(data.label_columns or ()) or 'none'}."
+        )
+    if data.label_columns and data.classes not in (None, data.label_columns):
+        raise ValueError(
+            "data.classes must be left out with data.label_columns, which name the findings."
+        )
+    if len(set(data.classes or ())) < len(data.classes or ()):
+        raise ValueError(f"data.classes must differ, got {list(data.classes or ())}.")
+    if head == "ordinal" and len(data.classes or ()) < 3:
+        raise ValueError(
+            "model.head=ordinal needs data.classes, at least three grades, the lowest first, got "
+            f"{list(data.classes or ()) or 'none'}; two grades are model.head=binary."
+        )
 
 
 def load_config(

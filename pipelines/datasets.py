@@ -9,9 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from monai.data import CacheDataset, DataLoader, Dataset
 from monai.transforms import Compose, MapTransform
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Sampler
 
@@ -36,14 +38,15 @@ class _Plain(MapTransform):
         return out
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageSet:
     """Some rows of a cohort, preprocessed once and held in memory.
 
     Args:
         cohort: the table.
         rows: zero-based rows of ``cohort`` in this set.
-        labels: class index of each of them.
+        labels: ``[N]`` class or grade of each of them, zero-based; for a cohort of findings
+            ``[N, K]``, 1 shown, 0 not shown, NaN uncertain.
         groups: patient or group of each.
         cache: ``image`` tensors ``[1, *S]`` with their ``reference`` and ``placement``.
         voi: gray policy the images were read with.
@@ -51,7 +54,7 @@ class ImageSet:
 
     cohort: Cohort
     rows: tuple[int, ...]
-    labels: tuple[int, ...]
+    labels: NDArray[Any]
     groups: tuple[str, ...]
     cache: CacheDataset
     voi: str = "voi"
@@ -65,13 +68,11 @@ class ImageSet:
         Raises:
             ImageReadError: if an image cannot be read; its row is named.
         """
-        index = {name: k for k, name in enumerate(classes)}
-        names = cohort.table["label"].tolist()
         groups = cohort.groups()
-        labels = tuple(index[names[row]] for row in rows)
+        labels = _labels(cohort, rows, classes)
         data: list[dict[str, Any]] = [
             {"image": str(cohort.image_path(row)), "label": label}
-            for row, label in zip(rows, labels, strict=True)
+            for row, label in zip(rows, labels.tolist(), strict=True)
         ]
         transform = Compose([*preprocessing(**steps).transforms, _Plain("image")])
         try:
@@ -104,17 +105,29 @@ class ImageSet:
         """Return what is known of the stored image."""
         return self.cache[index]["reference"]
 
-    def batches(self, size: int) -> Iterator[tuple[Tensor, list[int], list[int], list[str]]]:
-        """Yield ``(images [B, 1, *S], labels, positions, groups)`` in order, not augmented."""
+    def batches(self, size: int) -> Iterator[tuple[Tensor, list[Any], list[int], list[str]]]:
+        """Yield ``(images [B, 1, *S], labels, positions, groups)`` in order, not augmented.
+
+        A label is a number, or a list of ``K`` numbers for findings.
+        """
         for start in range(0, len(self), size):
             positions = list(range(start, min(start + size, len(self))))
             images = torch.stack([self.image(i) for i in positions])
             yield (
                 images,
-                [self.labels[i] for i in positions],
+                self.labels[positions].tolist(),
                 positions,
                 [self.groups[i] for i in positions],
             )
+
+
+def _labels(cohort: Cohort, rows: Sequence[int], classes: Sequence[str]) -> NDArray[Any]:
+    if cohort.label_columns:
+        columns = [cohort.label_columns.index(name) for name in classes]
+        return cohort.targets()[list(rows)][:, columns]
+    index = {name: k for k, name in enumerate(classes)}
+    names = cohort.table["label"].tolist()
+    return np.array([index[names[row]] for row in rows], dtype=np.int64)
 
 
 def _name_bad_row(cohort: Cohort, rows: Sequence[int], voi: str) -> None:
@@ -169,16 +182,24 @@ def loader(
     seed: int,
     repeats: int = 1,
     steps: int | None = None,
+    masks: Sequence[Tensor] | None = None,
 ) -> tuple[DataLoader, SeededSampler, Compose]:
     """Return a shuffling loader of ``image``, ``label`` and its sampler and random transform.
 
     Args:
         repeats: passes over the images an epoch, see :class:`SeededSampler`.
         steps: batches of an epoch, all full, instead of what ``repeats`` gives.
+        masks: ``[1, *S]`` bool, one for each image; they move with the images, and the batches
+            have ``mask`` ``[B, *S]`` in addition.
     """
     keys = ("image", "label")
-    random_part = augmentation(seed=seed) if augment else Compose([])
-    dataset = Dataset(images.cache, Compose([random_part]))
+    moved = () if masks is None else ("mask",)
+    random_part = augmentation(seed=seed, mask_keys=moved) if augment else Compose([])
+    source: Any = images.cache
+    if masks is not None:
+        places = range(len(images))
+        source = [{**images.cache[i], "mask": mask} for i, mask in zip(places, masks, strict=True)]
+    dataset = Dataset(source, Compose([random_part]))
     draws = None if steps is None else steps * batch_size
     sampler = SeededSampler(len(images), seed, repeats=repeats, draws=draws)
 
@@ -187,6 +208,7 @@ def loader(
         return {
             keys[0]: image.contiguous(memory_format=_memory_format(image)),
             keys[1]: torch.tensor([item["label"] for item in items]),
+            **{key: torch.cat([item[key] for item in items]) for key in moved},
         }
 
     # A last batch of one image would break the statistics of BatchNorm.

@@ -26,13 +26,22 @@ from medproto.metrics import (
     Temperature,
     bootstrap,
     fit_temperature,
+    predicted_grade,
     probabilities,
     set_coverage,
 )
 from medproto.networks import ProtoPNet
 from medproto.records import HeadKind
 
-__all__ = ["ALPHA", "FALSE_ALARM", "Doubt", "Judgement", "fit_doubt", "read_doubt"]
+__all__ = [
+    "ALPHA",
+    "FALSE_ALARM",
+    "Doubt",
+    "Judgement",
+    "fit_doubt",
+    "fit_joint_doubt",
+    "read_doubt",
+]
 
 ALPHA = 0.1
 """Share of the images whose prediction set may miss the truth."""
@@ -50,9 +59,10 @@ class Judgement:
 
     Args:
         probabilities: ``[N, classes]``.
-        sets: ``[N, classes]``, which classes cannot be ruled out; ``None`` where there were too few
-            validation groups to rule out any.
-        abstained: ``[N]``, the set has not exactly one member; likewise.
+        sets: ``[N, classes]``, which classes cannot be ruled out, or ``[N, K, 2]`` for the absence
+            and presence of findings; ``None`` where there were too few validation groups, of
+            findings with a certain label, to rule out any.
+        abstained: ``[N]`` (findings: ``[N, K]``), the set has not exactly one member; likewise.
         novelty: ``[N]``, or ``None`` where it cannot be measured.
         out_of_distribution: ``[N]``, likewise.
     """
@@ -101,25 +111,28 @@ class Doubt:
         )
 
     def summary(
-        self, logits: Floats, scores: Floats, labels: Sequence[int], groups: Sequence[str]
+        self, logits: Floats, scores: Floats, labels: NDArray[Any], groups: Sequence[str]
     ) -> dict[str, Any]:
-        """Return how often the sets cover the truth, and how often is abstained or flagged."""
+        """Return how often the sets cover the truth, and how often is abstained or flagged.
+
+        For findings every figure counts pairs of image and finding whose label is certain.
+        """
         judged = self.judge(logits, scores)
         truth = np.asarray(labels)
-        right = judged.probabilities.argmax(axis=1) == truth
+        right, known = _right(self.head, judged.probabilities, truth)
         flagged = judged.out_of_distribution
         sets: dict[str, Any] = {"coverage": None, "abstained": None}
-        sure = np.zeros(len(truth), dtype=np.bool_)
+        sure = np.zeros(truth.shape, dtype=np.bool_)
         if judged.sets is not None and judged.abstained is not None:
             coverage = bootstrap(set_coverage, judged.sets, truth, groups=list(groups), seed=0)
-            sure = ~judged.abstained
+            sure = known & ~judged.abstained
             sets = {"coverage": coverage.to_dict(), "abstained": float(judged.abstained.mean())}
         return {
             "temperature": self.temperature.value,
             "validation_groups": self.sets.groups,
             "alpha": self.sets.alpha,
             **sets,
-            "accuracy": float(right.mean()),
+            "accuracy": float(right[known].mean()) if known.any() else None,
             "accuracy_where_not_abstained": float(right[sure].mean()) if sure.any() else None,
             "false_alarm": None if self.unusual is None else self.unusual.false_alarm,
             "flagged": None if flagged is None else float(flagged.mean()),
@@ -135,6 +148,14 @@ class Doubt:
         }
 
 
+def _right(head: HeadKind, chances: Floats, truth: NDArray[Any]) -> tuple[Booleans, Booleans]:
+    """Return what is predicted right and what is known: ``[N]``, or ``[N, K]`` for findings."""
+    if head == "multilabel":
+        return (chances > 0.5) == (truth == 1), ~np.isnan(truth)
+    predicted = predicted_grade(chances) if head == "ordinal" else chances.argmax(axis=1)
+    return predicted == truth, np.ones(len(truth), dtype=np.bool_)
+
+
 def fit_doubt(network: ProtoPNet, scores_path: Path, groups: Sequence[str]) -> Doubt:
     """Fit on the validation scores of a run.
 
@@ -143,12 +164,21 @@ def fit_doubt(network: ProtoPNet, scores_path: Path, groups: Sequence[str]) -> D
         scores_path: the run's ``scores.npz``.
         groups: ``[N]`` patients of the validation images, in the order of the scores.
     """
-    with np.load(scores_path, allow_pickle=False) as stored:
-        scores, labels, usual = (
-            stored[key] for key in ("val_scores", "val_labels", "train_scores")
-        )
-    weight = network.last_layer.weight.detach().double().cpu().numpy()
-    logits = scores @ weight.T + network.last_layer.bias.detach().double().cpu().numpy()
+    return fit_joint_doubt([(network, scores_path)], groups)
+
+
+def fit_joint_doubt(networks: Sequence[tuple[ProtoPNet, Path]], groups: Sequence[str]) -> Doubt:
+    """Fit on the sum of the logits of several networks, and their similarities side by side.
+
+    Args:
+        networks: and ``scores.npz`` of each, of one head and of the same images.
+        groups: as of :func:`fit_doubt`.
+    """
+    network = networks[0][0]
+    parts = [_stored_scores(*pair) for pair in networks]
+    logits = np.sum([part[0] for part in parts], axis=0)
+    labels = parts[0][1]
+    scores, usual = (np.concatenate([part[k] for part in parts], axis=1) for k in (2, 3))
     temperature = fit_temperature(logits, labels, head=network.head)
     if temperature.bound == "lower":
         temperature = replace(temperature, value=1.0)
@@ -162,6 +192,17 @@ def fit_doubt(network: ProtoPNet, scores_path: Path, groups: Sequence[str]) -> D
         unusual = fitted if math.isfinite(fitted.threshold) else None
     sets = ConformalSets.fit(chances, labels, head=network.head, alpha=ALPHA, groups=members)
     return Doubt(network.head, temperature, sets, unusual)
+
+
+def _stored_scores(network: ProtoPNet, path: Path) -> tuple[Floats, NDArray[Any], Floats, Floats]:
+    """Return logits, labels and similarities of the validation images, and those of training."""
+    with np.load(path, allow_pickle=False) as stored:
+        scores, labels, usual = (
+            stored[key] for key in ("val_scores", "val_labels", "train_scores")
+        )
+    weight = network.last_layer.weight.detach().double().cpu().numpy()
+    bias = network.last_layer.bias.detach().double().cpu().numpy()
+    return scores @ weight.T + bias, labels, scores, usual
 
 
 def read_doubt(path: Path) -> Doubt:

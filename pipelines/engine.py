@@ -21,13 +21,14 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
-from ignite.metrics import Loss
+from ignite.metrics import EpochMetric, Loss, Metric
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import ROCAUC
 from torch import Tensor, nn
 
 from medproto.errors import MedProtoError
 from medproto.losses import HeadLoss
+from medproto.metrics import multilabel_auroc
 from medproto.records import HeadKind
 
 from .datasets import ImageSet, loader
@@ -36,7 +37,7 @@ __all__ = ["SegmentRun", "SegmentState", "SegmentTask", "TrainingError", "valida
 
 logger = logging.getLogger("medproto.train")
 
-Step = Callable[[Tensor, Tensor], dict[str, Tensor]]
+Step = Callable[..., dict[str, Tensor]]
 
 
 class TrainingError(MedProtoError, RuntimeError):
@@ -53,7 +54,8 @@ class SegmentTask:
         epochs: passes over the training images.
         head: what its logits mean.
         network: gives logits ``[B, K]``; validated after each epoch.
-        step: maps images ``[B, 1, *S]`` and labels ``[B]`` to scalars, ``loss`` among them.
+        step: maps images ``[B, 1, *S]``, labels ``[B]`` and, where there are any, masks
+            ``[B, *S]`` to scalars, ``loss`` among them.
         groups: parameter groups of the optimizer, with a ``name``; everything else is frozen.
         frozen: modules kept in ``eval`` mode.
         optimizer: makes the optimizer of ``groups``.
@@ -100,7 +102,7 @@ def validate(
 
     Args:
         head: what the network's logits mean; the area of an ordinal one is the mean over its
-            thresholds.
+            thresholds, that of findings the mean over those with and without certain cases.
     """
 
     def forward(engine: Engine, batch: Any) -> tuple[Tensor, Tensor]:
@@ -114,18 +116,26 @@ def validate(
             return logits, (labels[:, None] > torch.arange(logits.shape[1])).long()
         return logits.softmax(dim=1), nn.functional.one_hot(labels, logits.shape[1])
 
+    area: Metric = ROCAUC(output_transform=one_hot)
+    if head == "multilabel":  # MONAI's area knows no uncertain labels
+        area = EpochMetric(_area_of_findings, check_compute_fn=False)
     evaluator = SupervisedEvaluator(
         device=device,
         val_data_loader=list(images.batches(32)),
         network=network,
         iteration_update=forward,
-        key_val_metric={"auroc": ROCAUC(output_transform=one_hot)},
+        key_val_metric={"auroc": area},
         additional_metrics={"loss": Loss(HeadLoss(head))},
         decollate=False,
     )
     _quiet(evaluator)
     evaluator.run()
     return {key: float(evaluator.state.metrics[key]) for key in ("auroc", "loss")}
+
+
+def _area_of_findings(logits: Tensor, labels: Tensor) -> float:
+    figure = multilabel_auroc(logits.double().sigmoid().numpy(), labels.double().numpy())
+    return 0.5 if figure is None else figure
 
 
 @dataclass
@@ -141,6 +151,7 @@ class SegmentRun:
         augment: random changes of the training images.
         repeats: passes over the training images an epoch.
         steps: iterations an epoch, instead of what ``repeats`` gives.
+        masks: ``[1, *S]`` bool of each training image, for a step that takes them.
         seed: of shuffles, augmentation and dropout.
         device: to train on.
         after_epoch: receives the row of the history; writes history and checkpoint.
@@ -157,6 +168,7 @@ class SegmentRun:
     after_epoch: Callable[[dict[str, Any]], None]
     repeats: int = 1
     steps: int | None = None
+    masks: Sequence[Tensor] | None = None
 
     def __post_init__(self) -> None:
         task = self.task
@@ -174,6 +186,7 @@ class SegmentRun:
             seed=self.seed + 1000 * (task.number + 1),
             repeats=self.repeats,
             steps=self.steps,
+            masks=self.masks,
         )
         self._totals: dict[str, float] = {}
         self._rates_shown: dict[str, float] = {}
@@ -214,8 +227,8 @@ class SegmentRun:
         for module in self.task.frozen:
             module.eval()
         self._optimizer.zero_grad(set_to_none=True)
-        images, labels = (batch[key].to(self.device) for key in ("image", "label"))
-        terms = self.task.step(images, labels)
+        given = [batch[key].to(self.device) for key in ("image", "label", "mask") if key in batch]
+        terms = self.task.step(*given)
         _check_finite(float(terms["loss"].detach()), self.task.name)
         terms["loss"].backward()
         self._optimizer.step()

@@ -3,31 +3,47 @@
 Chen et al., "This Looks Like That", NeurIPS 2019, add the logits of several networks to match a
 black box (https://arxiv.org/abs/1806.10574). Each contribution stays that of its member, so the sum
 over all members' contributions and biases is the ensemble's logit.
+
+Where the members were trained on the same images, split alike, their common validation images
+calibrate the sum: temperature and prediction sets from the sums of the logits, the flag for unusual
+images from all members' similarities side by side. Else an image that one member saw in validation
+may have trained another, and the sum stays uncalibrated.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from audit import AuditLog
 from medproto.data import Cohort
 from medproto.errors import CohortError, ModelFileError
-from medproto.metrics import auroc, paired_difference, probabilities, summarize_classification
+from medproto.metrics import paired_difference, probabilities
+from medproto.records import Explanation, Prediction
 
-from .cases import explain_case
-from .evaluate import load_split
+from .cases import explain_case, judge_prediction
+from .datasets import ImageSet
+from .discrimination import ranking_metric, summarize
+from .doubt import Doubt, fit_joint_doubt
+from .evaluate import load_split, other_cohort
 from .events import prediction_payload
-from .inference import infer_logits
+from .inference import infer_logits, infer_scores
 from .predict import RecordedPrediction
 from .runs import RunFolder
 
 __all__ = ["Ensemble"]
+
+_SCORES = (
+    "scores.npz of each run must hold the scores that its doubt.json was fitted on; one is "
+    "missing, damaged or of another model. Restore it from a copy."
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +73,37 @@ class Ensemble:
                 f"head, got {' and '.join(sorted(map(str, kinds)))}."
             )
 
+    @cached_property
+    def shared_split(self) -> bool:
+        """Whether all members have the same images, labels, groups and split."""
+        first, *others = (
+            run.cohort.table.drop(columns=["image", "mask"], errors="ignore") for run in self.runs
+        )
+        return all(first.equals(other) for other in others)
+
+    @cached_property
+    def doubt(self) -> Doubt | None:
+        """Calibration of the sum, ``None`` without a shared split or a member's own calibration.
+
+        Raises:
+            ModelFileError: if a member's scores of the validation images are missing or not those
+                of its own calibration.
+        """
+        if not self.shared_split or any(run.doubt is None for run in self.runs):
+            return None
+        table = self.runs[0].cohort.table
+        groups = table["group"][table["split"] == "val"].tolist()
+        pairs = [(run.network, run.path / "scores.npz") for run in self.runs]
+        try:
+            own = [fit_joint_doubt([pair], groups).temperature.loss_before for pair in pairs]
+            joint = fit_joint_doubt(pairs, groups)
+        except (OSError, KeyError, ValueError) as error:
+            raise ModelFileError(_SCORES) from error
+        known = [run.doubt.temperature.loss_before for run in self.runs if run.doubt]
+        if not np.allclose(own, known, rtol=1e-6):
+            raise ModelFileError(_SCORES)
+        return joint
+
     @property
     def model_digest(self) -> str:
         """``sha256:<hex>`` over the digests of the members, whatever their order."""
@@ -83,34 +130,43 @@ class Ensemble:
 
         As of :func:`pipelines.events.prediction_payload`, with all members' evidence in one list:
         ``prototype`` counts on over the members, ``member`` and ``member_prototype`` say whose it
-        is. ``members`` holds each one's digests, logits and bias. The sum of logits is not
-        calibrated, and doubt is a matter of single runs.
+        is. ``members`` holds each one's digests, logits and bias.
         """
         explanations = [explain_case(run, path).explanation for run in self.runs]
         parts = [
             prediction_payload(explanation, run.card)
             for explanation, run in zip(explanations, self.runs, strict=True)
         ]
-        logits = np.sum([part["logits"] for part in parts], axis=0)
-        chances = probabilities(logits[None], head=self.runs[0].network.head)[0]
+        joint = replace(explanations[0], prediction=self._sum(explanations))
         keys = ("model_digest", "config_digest", "logits", "bias", "preprocessing", "dtype")
         return {
-            **parts[0],
-            "label": parts[0]["classes"][int(logits.argmax())],
-            "probabilities": chances.tolist(),
-            "calibrated": False,
-            "logits": logits.tolist(),
+            **prediction_payload(joint, self.runs[0].card),
             "bias": np.sum([part["bias"] for part in parts], axis=0).tolist(),
-            "prediction_set": None,
-            "abstained": None,
-            "out_of_distribution": None,
             "evidence": _joined(parts),
             "completeness_error": sum(part["completeness_error"] for part in parts),
-            "model_digest": self.model_digest,
             "config_digest": "",
             "synthetic_model": any(part["synthetic_model"] for part in parts),
             "members": [{key: part[key] for key in keys} for part in parts],
         }
+
+    def _sum(self, explanations: list[Explanation]) -> Prediction:
+        logits = np.sum([one.prediction.logits for one in explanations], axis=0)
+        head = self.runs[0].network.head
+        prediction = replace(
+            explanations[0].prediction,
+            logits=tuple(logits.tolist()),
+            probabilities=tuple(probabilities(logits[None], head=head)[0].tolist()),
+            model_digest=self.model_digest,
+            calibrated=False,
+            prediction_set=None,
+            abstained=None,
+            undecided=None,
+            out_of_distribution=None,
+        )
+        if self.doubt is None:
+            return prediction
+        scores = [item.similarity for one in explanations for item in one.evidence]
+        return judge_prediction(prediction, scores, self.doubt)
 
     def evaluate(self, *, split: str = "test", cohort: Cohort | None = None) -> dict[str, Any]:
         """Compute the figures of the sum, and each member's difference to it.
@@ -123,12 +179,12 @@ class Ensemble:
             CohortError: if the members' cohorts differ and no other is given, or there is no image.
         """
         first = self.runs[0]
-        if cohort is None and len({run.card.cohort_digest for run in self.runs}) != 1:
+        if cohort is None and not self.shared_split:
             raise CohortError(
                 "the runs of an ensemble must share cohort and split, or one's training images may "
                 "be another's test images; name another cohort with --cohort."
             )
-        target = first.cohort if cohort is None else cohort.select(first.card.classes)
+        target = first.cohort if cohort is None else other_cohort(first, cohort)
         table = target.table
         rows = (
             table.index[table["split"] == split].tolist() if cohort is None else list(table.index)
@@ -136,20 +192,43 @@ class Ensemble:
         if not rows:
             raise CohortError(f"there must be images to evaluate; the split {split!r} has none.")
         sets = [load_split(run, target, rows) for run in self.runs]
-        logits = [
-            infer_logits(run.network, images) for run, images in zip(self.runs, sets, strict=True)
-        ]
-        head, labels, groups = first.network.head, np.asarray(sets[0].labels), list(sets[0].groups)
-        joint = probabilities(np.sum(logits, axis=0), head=head)
-        summary = summarize_classification(joint, labels, groups, list(first.card.classes))
+        logits = [infer_logits(run.network, own) for run, own in zip(self.runs, sets, strict=True)]
+        head, images = first.network.head, sets[0]
+        total, doubt = np.sum(logits, axis=0), self.doubt
+        temperature = 1.0 if doubt is None else doubt.temperature.value
+        joint = probabilities(total, head=head, temperature=temperature)
+        summary = summarize(head, first.card.classes, joint, images, chosen_on=None)
+        summary["calibrated"] = doubt is not None and doubt.calibrated
+        summary["doubt"] = None
+        if doubt is not None:
+            pairs = zip(self.runs, sets, strict=True)
+            scores = np.concatenate([infer_scores(run.network, own) for run, own in pairs], axis=1)
+            summary["doubt"] = doubt.summary(total, scores, images.labels, images.groups)
+        return {
+            "split": split if cohort is None else "external",
+            **summary,
+            "members": self._differences(logits, joint, images),
+        }
+
+    def _differences(
+        self,
+        logits: list[NDArray[np.float64]],
+        joint: NDArray[np.float64],
+        images: ImageSet,
+    ) -> list[dict[str, Any]]:
+        """Return the AUROC of each member, and that of the sum less it."""
         members = []
+        groups = list(images.groups)
         for run, own in zip(self.runs, logits, strict=True):
-            alone = probabilities(own, head=head)
-            difference = paired_difference(auroc, joint, alone, labels, groups=groups, seed=0)
-            value = auroc(alone, labels)
+            measure = ranking_metric(run.network.head)
+            alone = probabilities(own, head=run.network.head)
+            difference = paired_difference(
+                measure, joint, alone, images.labels, groups=groups, seed=0
+            )
+            value = measure(alone, images.labels)
             entry = {"model_digest": run.card.model_digest, "auroc": value}
             members.append({**entry, "difference": difference.to_dict()})
-        return {"split": split if cohort is None else "external", **summary, "members": members}
+        return members
 
 
 def _joined(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:

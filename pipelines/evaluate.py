@@ -11,29 +11,31 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from medproto.data import Cohort
 from medproto.errors import CohortError, ModelFileError
-from medproto.metrics import auroc as auroc_metric
-from medproto.metrics import (
-    operating_point,
-    paired_difference,
-    prototype_quality,
-    summarize_classification,
-)
+from medproto.metrics import paired_difference, probabilities, prototype_quality
 from medproto.networks import PlainClassifier, ProtoPNet
-from medproto.records import PrototypeSource
+from medproto.records import HeadKind, PrototypeSource
 
+from .aggregated import summarize_groups
 from .datasets import ImageSet
+from .discrimination import ranking_metric, summarize
 from .doubt import Doubt
 from .inference import infer_logits, infer_scores
 from .localization import LocatedCase, locate_evidence, summarize_localization
 from .runs import RunFolder
 
-__all__ = ["Evaluation", "evaluate_model", "evaluate_run", "load_split", "load_twin"]
+__all__ = [
+    "Evaluation",
+    "evaluate_model",
+    "evaluate_run",
+    "load_split",
+    "load_twin",
+    "other_cohort",
+]
 
-SUBGROUP_COLUMNS = ("sex", "site", "scanner", "view", "modality")
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -42,15 +44,15 @@ class Evaluation:
 
     Args:
         summary: the document of ``evaluate --json``.
-        probabilities: ``[N, K]``.
-        labels: ``[N]``.
+        probabilities: ``[N, C]`` of the classes, grades or findings.
+        twin_probabilities: of the twin, not calibrated; ``None`` without one.
         images: the set.
         located: the place of the main evidence in the images with a mask.
     """
 
     summary: dict[str, Any]
-    probabilities: NDArray[np.float64]
-    labels: NDArray[np.int64]
+    probabilities: Floats
+    twin_probabilities: Floats | None
     images: ImageSet
     located: tuple[LocatedCase, ...]
 
@@ -74,20 +76,28 @@ def evaluate_model(
         doubt: of the run; ``None`` leaves the probabilities uncalibrated.
         train: its masks fit the constant location that localisation is judged against.
     """
-    labels = np.asarray(images.labels)
+    head = network.head
     temperature = 1.0 if doubt is None else doubt.temperature.value
     logits = infer_logits(network, images)
-    probabilities = softmax(logits / temperature, axis=1)
+    chances, val_chances = (
+        probabilities(values, head=head, temperature=temperature)
+        for values in (logits, infer_logits(network, val))
+    )
     summary: dict[str, Any] = {"split": split, "doubt": None}
     summary["calibrated"] = doubt is not None and doubt.calibrated
-    summary |= _classification(network, classes, val, images, probabilities, seed, temperature)
+    chosen_on = (val_chances, val.labels)
+    summary |= summarize(head, classes, chances, images, chosen_on=chosen_on, seed=seed)
     if doubt is not None:
         scores = infer_scores(network, images)
         summary["doubt"] = doubt.summary(logits, scores, images.labels, images.groups)
+    summary["aggregated"] = summarize_groups(
+        logits, images, head=head, temperature=temperature, seed=seed
+    )
     located = locate_evidence(network, images)
-    summary["twin"] = None
+    summary["twin"], twin_chances = None, None
     if twin is not None:
-        summary["twin"] = _twin(twin, classes, val, images, probabilities, seed)
+        twin_chances = probabilities(infer_logits(twin, images), head=head)
+        summary["twin"] = _twin(twin, twin_chances, head, classes, val, images, chances, seed)
     grid = network.grid
     summary["cells"] = {
         "shape": list(grid.shape),
@@ -99,52 +109,27 @@ def evaluate_model(
     quality = prototype_quality(sources, [source.similarity for source in sources])
     summary["prototypes"] = asdict(quality)
     summary["localization"] = summarize_localization(located, images, train, seed=seed)
-    return Evaluation(summary, probabilities, labels, images, tuple(located))
-
-
-def _classification(
-    network: ProtoPNet | PlainClassifier,
-    classes: Sequence[str],
-    val: ImageSet,
-    images: ImageSet,
-    probabilities: NDArray[np.float64],
-    seed: int,
-    temperature: float = 1.0,
-) -> dict[str, Any]:
-    threshold = None
-    if len(classes) == 2:
-        on_val = softmax(infer_logits(network, val) / temperature, axis=1)[:, 1]
-        threshold = operating_point(on_val, np.asarray(val.labels))
-    table = images.cohort.table.iloc[list(images.rows)]
-    columns = {
-        name: table[name].astype(str).tolist() for name in SUBGROUP_COLUMNS if name in table.columns
-    }
-    return summarize_classification(
-        probabilities,
-        np.asarray(images.labels),
-        list(images.groups),
-        list(classes),
-        threshold=threshold,
-        columns=columns,
-        seed=seed,
-    )
+    return Evaluation(summary, chances, twin_chances, images, tuple(located))
 
 
 def _twin(
     twin: PlainClassifier,
+    twin_chances: Floats,
+    head: HeadKind,
     classes: Sequence[str],
     val: ImageSet,
     images: ImageSet,
-    probabilities: NDArray[np.float64],
+    chances: Floats,
     seed: int,
 ) -> dict[str, Any]:
-    own = softmax(infer_logits(twin, images), axis=1)
-    summary = _classification(twin, classes, val, images, own, seed)
+    val_chances = probabilities(infer_logits(twin, val), head=head)
+    chosen_on = (val_chances, val.labels)
+    summary = summarize(head, classes, twin_chances, images, chosen_on=chosen_on, seed=seed)
     difference = paired_difference(
-        auroc_metric,
-        probabilities,
-        own,
-        np.asarray(images.labels),
+        ranking_metric(head),
+        chances,
+        twin_chances,
+        images.labels,
         groups=list(images.groups),
         seed=seed,
     )
@@ -180,27 +165,44 @@ def load_twin(run: RunFolder) -> PlainClassifier | None:
     return twin.eval()
 
 
+def other_cohort(run: RunFolder, cohort: Cohort) -> Cohort:
+    """Return the rows of another cohort with labels of the run, or all rows of a run of findings.
+
+    Raises:
+        CohortError: if it has none of the classes, or not all of the findings.
+    """
+    classes, found = run.card.classes, cohort.classes
+    if run.network.head == "multilabel":
+        if not set(classes) <= set(cohort.label_columns):
+            raise CohortError(
+                f"another cohort must have a label column for each finding of the run "
+                f"({', '.join(classes)}), it has {', '.join(cohort.label_columns) or 'none'}."
+            )
+        return cohort.select(classes)
+    shared = [name for name in classes if name in found]
+    if not shared or cohort.label_columns:
+        raise CohortError(
+            f"another cohort must have labels of the run ({', '.join(classes)}), "
+            f"it has {', '.join(found) or 'none'}."
+        )
+    return cohort.select(shared)
+
+
 def evaluate_run(
     run: RunFolder, *, split: str = "test", cohort: Cohort | None = None
 ) -> Evaluation:
     """Evaluate a finished run on one of its splits, or on the whole of another cohort.
 
     Raises:
-        CohortError: if the split is empty, or the other cohort has none of the run's classes.
+        CohortError: if the split is empty, or as of :func:`other_cohort`.
     """
     own = run.cohort
     rows = {name: own.table.index[own.table["split"] == name].tolist() for name in ("train", "val")}
     if cohort is None:
         target, chosen = own, own.table.index[own.table["split"] == split].tolist()
     else:
-        shared = [name for name in run.card.classes if name in cohort.classes]
-        if not shared:
-            raise CohortError(
-                f"another cohort must have labels of the run ({', '.join(run.card.classes)}), "
-                f"it has {', '.join(cohort.classes) or 'none'}."
-            )
-        target = cohort.select(shared)
-        chosen, split = target.table.index.tolist(), "external"
+        target, split = other_cohort(run, cohort), "external"
+        chosen = target.table.index.tolist()
     if not chosen:
         raise CohortError(
             f"there must be images to evaluate; the split {split!r} has none. "

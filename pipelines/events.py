@@ -19,20 +19,26 @@ __all__ = ["prediction_payload", "reference_payload"]
 def prediction_payload(explanation: Explanation, card: ModelCard) -> dict[str, Any]:
     """Return what is recorded of one prediction; JSON types only.
 
-    ``prediction_set``, ``abstained`` and ``out_of_distribution`` are null where the run cannot
-    judge them.
+    Logits, bias, weights and contributions are in the order of ``logit_names``, probabilities in
+    that of ``classes``. ``present`` names the findings, or the one class or grade; ``shown_logit``
+    is the position of the logit that decided. ``prediction_set``, ``abstained``, ``undecided`` and
+    ``out_of_distribution`` are null where the run cannot judge them.
     """
     prediction = explanation.prediction
     return {
         "label": prediction.label,
         "classes": list(prediction.classes),
         "head": prediction.head,
+        "present": [prediction.classes[k] for k in prediction.present],
         "probabilities": list(prediction.probabilities),
         "calibrated": prediction.calibrated,
+        "logit_names": list(prediction.logit_names),
         "logits": list(prediction.logits),
+        "shown_logit": prediction.shown_logit,
         "bias": list(explanation.bias),
         "prediction_set": _list(prediction.prediction_set),
         "abstained": prediction.abstained,
+        "undecided": _list(prediction.undecided),
         "out_of_distribution": prediction.out_of_distribution,
         "evidence": [_evidence(item) for item in explanation.evidence],
         "completeness_error": explanation.completeness_error,

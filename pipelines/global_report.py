@@ -74,6 +74,7 @@ def write_prototypes(
         model_digest=run.card.model_digest,
         synthetic=run.card.synthetic,
         created=now(),
+        head=run.network.head,
     )
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / f"{name}.json", document)

@@ -10,6 +10,7 @@ for a class: its class activation map, against the mean of the other classes.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import torch
 from sklearn.cluster import KMeans
@@ -21,7 +22,7 @@ from medproto.records import HeadKind
 
 from .datasets import ImageSet
 
-__all__ = ["start_prototypes"]
+__all__ = ["center_logits", "start_prototypes"]
 
 logger = logging.getLogger("medproto.train")
 
@@ -50,8 +51,9 @@ def start_prototypes(
             maps = _centered(maps.unflatten(2, features.shape[2:]), layer.size)
         count = max(1, round(CELL_SHARE * flat.shape[2]))
         for b, label in enumerate(labels):
-            cells = _speaking(maps[b], label, network.head).topk(count).indices
-            patches[label].append(flat[b][:, cells].T)  # [count, D]
+            for k in _shown(label):
+                cells = _speaking(maps[b], k, network.head).topk(count).indices
+                patches[k].append(flat[b][:, cells].T)  # [count, D]
     for k, own in enumerate(patches):
         members = (network.prototype_class == k).nonzero().flatten()
         if not len(members) or not own:
@@ -67,12 +69,32 @@ def start_prototypes(
     logger.info("prototypes start at the centres of their classes' most telling patches.")
 
 
+@torch.no_grad()
+def center_logits(network: ProtoPNet, images: ImageSet) -> None:
+    """Set the biases such that each logit is 0 on average over the images, in place.
+
+    For heads of sigmoids: similarities are positive, so their sum over the prototypes of a finding
+    would call it present in every image, with a loss that tells the images apart no more. A softmax
+    takes no notice of what all logits have in common.
+    """
+    network.eval()
+    logits = torch.cat([network(batch) for batch, *_ in images.batches(32)])
+    network.last_layer.bias.sub_(logits.mean(dim=0))
+
+
+def _shown(label: int | Sequence[float]) -> list[int]:
+    """Return the classes that an image is known to show."""
+    return [label] if isinstance(label, int) else [k for k, y in enumerate(label) if y == 1]
+
+
 def _speaking(maps: Tensor, label: int, head: HeadKind) -> Tensor:
     """Return how much each cell ``[N]`` speaks for a class, from the activation maps ``[K, N]``.
 
     Against the mean of the other classes; for grades, for having passed the threshold below and not
-    the one above.
+    the one above; findings do not exclude each other.
     """
+    if head == "multilabel":
+        return maps[label]
     if head != "ordinal":
         return maps[label] - (maps.sum(dim=0) - maps[label]) / (len(maps) - 1)
     below = maps[label - 1] if label > 0 else torch.zeros_like(maps[0])

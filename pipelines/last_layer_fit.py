@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,8 +25,14 @@ __all__ = ["class_weights", "fit_last_layer", "keep_scores"]
 logger = logging.getLogger("medproto.train")
 
 
-def class_weights(labels: tuple[int, ...], num_classes: int) -> list[float]:
-    """Return ``N / (K N_k)``: inverse frequency, 1 on average over the images."""
+def class_weights(labels: NDArray[Any], num_classes: int) -> list[float]:
+    """Return ``N / (K N_k)``: inverse frequency, 1 on average over the images.
+
+    For findings, labels ``[N, K]``, the certain cases without over those with each finding: what
+    its presence weighs against its absence.
+    """
+    if labels.ndim == 2:
+        return ((labels == 0).sum(axis=0) / (labels == 1).sum(axis=0)).tolist()
     counts = np.bincount(labels, minlength=num_classes)
     return (len(labels) / (num_classes * counts)).tolist()
 
@@ -49,7 +56,7 @@ def fit_last_layer(
         scores_path: ``.npz`` for scores and labels of both sets, for solving again later.
     """
     scores = infer_scores(network, train)
-    labels = np.asarray(train.labels)
+    labels = train.labels
     prototype_class = network.prototype_class.cpu().numpy()
     replaced = replace_source_scores(scores, labels, prototype_class, np.asarray(source_positions))
     solution = solve_head(
@@ -92,10 +99,10 @@ def keep_scores(
     np.savez(
         path,
         train_scores=infer_scores(network, train) if train_scores is None else train_scores,
-        train_labels=np.asarray(train.labels),
+        train_labels=train.labels,
         train_rows=np.asarray(train.rows),
         val_scores=infer_scores(network, val),
-        val_labels=np.asarray(val.labels),
+        val_labels=val.labels,
         val_rows=np.asarray(val.rows),
         source_positions=np.asarray(source_positions),
     )

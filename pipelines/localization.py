@@ -27,7 +27,7 @@ from medproto.metrics import (
     pointing_game,
 )
 from medproto.networks import ProtoPNet
-from medproto.records import PixelBox
+from medproto.records import HeadKind, PixelBox
 
 from .datasets import ImageSet
 
@@ -40,13 +40,13 @@ class LocatedCase:
 
     Args:
         position: of the image in its set.
-        correct: the predicted class is the true one.
-        center: of the box of the largest positive contribution to the predicted class; position
-            in stored pixels.
+        correct: the predicted class is the true one; of findings, the located one is predicted.
+        center: of the box of the largest positive contribution to the predicted class, the last
+            threshold passed or the likeliest true finding; position in stored pixels.
         box: the box itself, stored pixels.
         peak: position of the largest value of Grad-CAM, stored pixels.
         heat: similarity map of that prototype, ``[rows, cols]``, scaled to [0, 1].
-        cam: Grad-CAM of the predicted class, ``[rows, cols]``.
+        cam: Grad-CAM of the same logit, ``[rows, cols]``.
         mask: ``[rows, cols]`` bool.
     """
 
@@ -73,13 +73,27 @@ def locate_evidence(
             continue
         with torch.no_grad():
             output = network.evidence(images.image(position)[None])
-        predicted = int(output.logits[0].argmax())
-        # Where the logit of absence is fixed at 0, the evidence is that for the other class.
-        k = 1 if network.head == "binary" else predicted
+        k, correct = _judged(network.head, output.logits[0].numpy(), images.labels[position])
         top = int((weights[k] * output.scores[0]).argmax())
-        correct = predicted == images.labels[position]
         cases.append(_locate(network, images, position, output, k, top, mask, correct, grad_cam))
     return cases
+
+
+def _judged(head: HeadKind, logits: NDArray[np.float32], label: Any) -> tuple[int, bool]:
+    """Return the logit whose evidence is located, and whether the image is predicted right.
+
+    Of findings, the likeliest of those the image is known to show: they are what masks mark.
+    """
+    if head == "multilabel":
+        shown = np.flatnonzero(label == 1)
+        k = int(shown[logits[shown].argmax()]) if len(shown) else int(logits.argmax())
+        return k, bool(len(shown) and logits[k] > 0)
+    if head == "ordinal":
+        grade = int((logits > 0).sum())
+        return max(grade - 1, 0), grade == label
+    predicted = int(logits.argmax())
+    # Where the logit of absence is fixed at 0, the evidence is that for the other class.
+    return (1 if head == "binary" else predicted), predicted == label
 
 
 def _locate(

@@ -9,13 +9,21 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from medproto.losses import HeadLoss, OrthogonalityLoss, ProtoPNetLoss, l1_of_other_classes
+from medproto.losses import (
+    FineAnnotationLoss,
+    HeadLoss,
+    OrthogonalityLoss,
+    ProtoPNetLoss,
+    l1_of_other_classes,
+)
 from medproto.networks import ProtoPNet
 from medproto.records import HeadKind
 
+from .patch_cost import PatchCost
+
 __all__ = ["classifier_step", "prototype_step"]
 
-Step = Callable[[Tensor, Tensor], dict[str, Tensor]]
+Step = Callable[..., dict[str, Tensor]]
 
 
 def classifier_step(model: nn.Module, head: HeadKind, class_weights: Tensor | None) -> Step:
@@ -37,19 +45,24 @@ def prototype_step(
     class_weights: Tensor | None,
     orthogonality: float = 0.0,
     l1: float = 0.0,
+    fine_annotation: float = 0.0,
+    patches: PatchCost | None = None,
 ) -> Step:
     """Cross-entropy, cluster and separation cost of a prototype network.
 
     With ``orthogonality`` the likeness of prototypes of one class costs too. With ``l1`` the loss
     has the published term on last-layer weights to other classes, which has a gradient only where
-    the last layer learns.
+    the last layer learns. With ``fine_annotation`` the step takes masks ``[B, *S]`` as its third
+    argument, and similarity outside of them costs; an image whose mask is empty has nothing marked.
+    ``patches`` adds its own terms.
     """
     objective = ProtoPNetLoss(
         cluster=cluster, separation=separation, head=model.head, class_weights=class_weights
     )
     likeness = OrthogonalityLoss()
+    outside = FineAnnotationLoss(model.grid)
 
-    def step(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def step(images: Tensor, labels: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
         output = model.evidence(images)
         distances = model.pool_distances(output.distances)
         terms = objective(output.logits, distances, labels, model.prototype_class)
@@ -59,6 +72,19 @@ def prototype_step(
         if l1:
             size = l1_of_other_classes(model.last_layer.weight, model.prototype_class)
             terms = {**terms, "loss": terms["loss"] + l1 * size, "l1": size}
+        if fine_annotation and mask is not None:
+            cost = outside(
+                output.similarities,
+                objective.head_loss.membership(output.logits, labels),
+                model.prototype_class,
+                mask=mask,
+                has_mask=mask.flatten(1).any(dim=1),
+            )
+            loss = terms["loss"] + fine_annotation * cost
+            terms = {**terms, "loss": loss, "fine_annotation": cost}
+        if patches is not None:
+            more = patches()
+            terms = {**terms, **more, "loss": terms["loss"] + more["loss"]}
         return terms
 
     return step

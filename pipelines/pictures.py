@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from medproto.records import Explanation, PixelBox, PrototypeEvidence
 
-from .raster import AGAINST, FOR, overlay
+from .raster import FOR, box_color, overlay
 from .score_sum import ScoreSum, score_sum
+from .wording import side
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -133,7 +134,7 @@ def _reasoning_row(
     heat: Pixels | None,
 ) -> None:
     points = evidence.contributions[k]
-    color = FOR if points >= 0 else AGAINST
+    color = box_color(points)
     _show(axes[0], image, evidence.box, color)
     _show(axes[1], picture.crop)
     _show(axes[2], picture.source, picture.box, color)
@@ -142,7 +143,6 @@ def _reasoning_row(
     else:
         _show(axes[3], overlay(image, heat), evidence.box, color)
     axes[4].set_axis_off()
-    side = "for" if points >= 0 else "against"
     source = evidence.source
     text = (
         f"Prototype {evidence.prototype} ({plain_text(evidence.class_name)})\n"
@@ -152,8 +152,8 @@ def _reasoning_row(
     )
     axes[4].text(0, 0.92, text, fontsize=9, color=INK, va="top", linespacing=1.5)
     axes[4].text(
-        0, 0.12, f"= {points:+.3f}  {side}", fontsize=13, fontweight="bold", va="center",
-        color=COLORS[0] if points >= 0 else "#a84600",
+        0, 0.12, f"= {points:+.3f}  {side(points)}", fontsize=13, fontweight="bold", va="center",
+        color=MUTED if points == 0 else COLORS[0] if points > 0 else "#a84600",
     )  # fmt: skip
 
 

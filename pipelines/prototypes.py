@@ -72,6 +72,7 @@ def list_prototypes(run: RunFolder) -> list[dict[str, Any]]:
                 "prototype": p,
                 "class": source.class_name,
                 "row": source.row,
+                "box": source.box.to_list(),
                 "group": source.group,
                 "weights": weights[:, p].tolist(),
                 "contribution": float(contributions[p]),
@@ -309,9 +310,11 @@ class _Pruning:
             "after": len(sources),
         }
         metrics = {**evaluation.summary, "last_layer": certificate, "pruning": pruning}
+        findings = self.run.cohort.label_columns
+        cohort = Cohort.read(self.out / "cohort.csv", group="group", label_columns=findings)
         card = replace(
             parent,
-            cohort_digest=Cohort.read(self.out / "cohort.csv", group="group").digest,
+            cohort_digest=cohort.digest,
             prototypes_digest=file_digest(self.out / "prototypes.parquet"),
             doubt_digest=file_digest(self.out / "doubt.json"),
         )

@@ -21,6 +21,8 @@ from medproto.records import PixelBox
 __all__ = [
     "AGAINST",
     "FOR",
+    "NEUTRAL",
+    "box_color",
     "array_to_png",
     "color_map",
     "cut",
@@ -37,8 +39,16 @@ FOR = "#4cc3ff"
 AGAINST = "#ffb000"
 """Color of a box whose prototype speaks against the class; the sign beside it says the same."""
 
+NEUTRAL = "#c3ccd6"
+"""Color of a box whose prototype adds nothing."""
+
 Floats = NDArray[np.floating[Any]]
 Bytes = NDArray[np.uint8]
+
+
+def box_color(points: float) -> str:
+    """Return the color of the box of a contribution."""
+    return NEUTRAL if points == 0 else FOR if points > 0 else AGAINST
 
 
 def array_to_png(array: Floats | Bytes) -> bytes:

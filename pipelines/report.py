@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from medproto.data import Cohort
 from medproto.networks import ModelCard, ProtoPNet, tensor_digest
 from medproto.networks.model_file import write_atomically
 from medproto.records import PrototypeSource
@@ -47,15 +48,11 @@ def write_report(
     evaluation: Evaluation,
 ) -> None:
     """Write ``report.html`` of a run whose other files are in place."""
-    table = evaluation.images.cohort.table
-    counts = Counter(zip(table["split"], table["label"], strict=True))
     facts = {
         "Model": tensor_digest(network.state_dict()),
         "Configuration": card.config_digest,
         "Cohort": card.cohort_digest,
-        "Images": ", ".join(
-            f"{split} {label}: {n}" for (split, label), n in sorted(counts.items())
-        ),
+        "Images": _counts(evaluation.images.cohort),
         "Backbone weights": card.backbone_weights or "random start",
         "Versions": ", ".join(f"{name} {value}" for name, value in card.versions.items()),
     }
@@ -68,9 +65,25 @@ def write_report(
         pictures=prototype_pictures(out / "prototypes", sources),
         weights=network.last_layer.weight.detach().cpu().numpy(),
         probabilities=evaluation.probabilities,
-        labels=evaluation.labels,
+        labels=evaluation.images.labels,
+        head=network.head,
         facts=facts,
         synthetic=card.synthetic,
         created=now(),
     )
     write_atomically(out / "report.html", run_report(report).encode())
+
+
+def _counts(cohort: Cohort) -> str:
+    """Return how many images of each label, or with each finding, a split has."""
+    splits = cohort.table["split"].tolist()
+    if not cohort.label_columns:
+        counts = Counter(zip(splits, cohort.table["label"], strict=True))
+        return ", ".join(f"{split} {label}: {n}" for (split, label), n in sorted(counts.items()))
+    present = cohort.targets() == 1
+    parts = []
+    for split in sorted(set(splits)):
+        rows = [row for row, name in enumerate(splits) if name == split]
+        found = zip(cohort.label_columns, present[rows].sum(axis=0).tolist(), strict=True)
+        parts.append(f"{split} {len(rows)} (" + ", ".join(f"{k}: {n}" for k, n in found) + ")")
+    return ", ".join(parts)

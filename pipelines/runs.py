@@ -26,7 +26,14 @@ from medproto.records import PixelBox, PrototypeSource
 from .config import RunConfig, load_config
 from .doubt import Doubt, read_doubt
 
-__all__ = ["RunFolder", "file_digest", "sources_from_table", "sources_to_table", "write_json"]
+__all__ = [
+    "RunFolder",
+    "file_digest",
+    "read_json",
+    "sources_from_table",
+    "sources_to_table",
+    "write_json",
+]
 
 
 def file_digest(path: Path) -> str:
@@ -75,7 +82,8 @@ class RunFolder:
             ModelFileError: if the run is unfinished; a folder that is no run has no cohort either.
         """
         _ = self.card
-        return Cohort.read(self.path / "cohort.csv", group="group")
+        findings = self.config.data.label_columns or ()
+        return Cohort.read(self.path / "cohort.csv", group="group", label_columns=findings)
 
     @cached_property
     def history(self) -> pd.DataFrame:
@@ -96,10 +104,7 @@ class RunFolder:
         Raises:
             ModelFileError: if the file is missing or damaged.
         """
-        try:
-            return json.loads((self.path / "metrics.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise _unreadable("metrics.json") from error
+        return read_json(self.path / "metrics.json")
 
     @cached_property
     def doubt(self) -> Doubt | None:
@@ -177,6 +182,18 @@ def sources_from_table(table: pd.DataFrame) -> tuple[PrototypeSource, ...]:
         )
         for row in table.to_dict("records")
     )
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        ModelFileError: if the file is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _unreadable(path.name) from error
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -23,19 +23,24 @@ from medproto.networks import PlainClassifier, ProtoPNet, measure_center_shift
 from medproto.networks.model_file import write_atomically
 from medproto.projection import project_prototypes
 
+from .annotations import Annotations
 from .checkpoint import Checkpoint, ProjectedState
 from .config import RunConfig
 from .datasets import ImageSet
 from .engine import SegmentRun, SegmentState, SegmentTask, validate
-from .initialization import start_prototypes
+from .initialization import center_logits, start_prototypes
 from .last_layer_fit import class_weights, fit_last_layer
 from .objective import classifier_step, prototype_step
+from .patch_cost import PatchCost
 from .schedule import Step, ThreePhaseSchedule
 from .trained_modules import TrainedModules
 
 __all__ = ["StepRunner"]
 
 logger = logging.getLogger("medproto.train")
+
+MARKED = ("warm", "joint")
+"""Steps with the fine-annotation loss."""
 
 
 @dataclass
@@ -51,6 +56,7 @@ class StepRunner:
         train: images learned from and projected onto.
         val: images that select.
         device: of the steps trained by gradient; the others run on the CPU, as prediction does.
+        annotations: of the training images.
         solution: of the last layer, once it is solved.
     """
 
@@ -62,6 +68,7 @@ class StepRunner:
     train: ImageSet
     val: ImageSet
     device: torch.device
+    annotations: Annotations
     solution: LastLayerSolution | None = None
 
     def take(self, step: Step) -> None:
@@ -112,6 +119,7 @@ class StepRunner:
             after_epoch=self._after_epoch,
             repeats=self.config.data.repeats,
             steps=training.steps_per_epoch,
+            masks=self.annotations.masks if step.name in MARKED else None,
         ).run()
         if self.schedule.goes_on(step):
             checkpoint.optimizers[step.name] = state.optimizer
@@ -131,14 +139,18 @@ class StepRunner:
         if step.name == "twin" and modules.twin is not None:
             modules.twin.load_state_dict(modules.classifier.state_dict())
         kmeans = self.config.model.initialization == "kmeans"
-        if kmeans and self.schedule.starts_prototypes(step):
-            modules.cpu()
+        if not self.schedule.starts_prototypes(step):
+            return
+        modules.cpu()
+        if kmeans:
             start_prototypes(modules.network, modules.classifier, self.train, seed=self.config.seed)
-            modules.to(self.device)
+        if modules.network.head in ("binary", "multilabel"):
+            center_logits(modules.network, self.train)
+        modules.to(self.device)
 
     def _objective(
         self, model: ProtoPNet | PlainClassifier, step: Step
-    ) -> Callable[[Tensor, Tensor], dict[str, Tensor]]:
+    ) -> Callable[..., dict[str, Tensor]]:
         training = self.config.training
         weights = None
         if training.class_weights:
@@ -153,6 +165,21 @@ class StepRunner:
             orthogonality=training.orthogonality,
             class_weights=weights,
             l1=self.config.last_layer.l1 if step.published else 0.0,
+            fine_annotation=training.fine_annotation if step.name in MARKED else 0.0,
+            patches=self._patch_cost(model) if step.name == "joint" else None,
+        )
+
+    def _patch_cost(self, model: ProtoPNet) -> PatchCost | None:
+        training, patches = self.config.training, self.annotations.patches
+        if not patches:
+            return None
+        return PatchCost(
+            model,
+            patches,
+            self.train,
+            forbid=training.forbid,
+            keep=training.keep,
+            at_most=training.batch_size,
         )
 
     def _project(self, step: Step) -> None:

@@ -21,6 +21,7 @@ from medproto.networks.model_file import write_atomically
 from medproto.projection import PrototypeMatch
 from medproto.records import PrototypeSource
 
+from .annotations import Annotations, read_annotations
 from .checkpoint import Checkpoint
 from .config import ConfigError, RunConfig
 from .datasets import ImageSet
@@ -76,9 +77,9 @@ def train(
     torch.backends.cudnn.allow_tf32 = False
     place = find_device(device)
     cohort, report = usable(cohort, config)
-    config = resolve(config, cohort, report)
+    config, annotations = read_annotations(resolve(config, cohort, report), cohort, report)
     out.mkdir(parents=True, exist_ok=True)
-    return _Training(snapshot(cohort, report, out), out, config, twin, place).run()
+    return _Training(snapshot(cohort, report, out), out, config, twin, place, annotations).run()
 
 
 @dataclass
@@ -88,6 +89,7 @@ class _Training:
     config: RunConfig
     twin: bool
     device: torch.device
+    annotations: Annotations
 
     def run(self) -> RunFolder:
         train, val = self._load("train"), self._load("val")
@@ -100,7 +102,15 @@ class _Training:
         write_atomically(self.out / "config.yaml", self.config.to_yaml().encode())
         schedule = ThreePhaseSchedule.from_config(self.config, twin=self.twin)
         runner = StepRunner(
-            self.out, self.config, schedule, modules, checkpoint, train, val, self.device
+            self.out,
+            self.config,
+            schedule,
+            modules,
+            checkpoint,
+            train,
+            val,
+            self.device,
+            self.annotations,
         )
         for step in schedule.steps[checkpoint.step :]:
             runner.take(step)
@@ -128,7 +138,7 @@ class _Training:
             network = ProtoPNet(
                 2,
                 1,
-                len(data.classes or ()),
+                len(data.classes or ()) - (model.head == "ordinal"),
                 image_size=(size, size),
                 **model.model_dump(exclude={"initialization"}),
             )

@@ -35,13 +35,15 @@ def find_device(name: str) -> torch.device:
 
 
 def usable(cohort: Cohort, config: RunConfig) -> tuple[Cohort, CohortReport]:
-    """Keep the configured classes and return the check of what is left.
+    """Keep the configured classes or findings and return the check of what is left.
 
     Raises:
         CohortError: if a class or the column ``split`` is missing, or the check found problems.
     """
-    classes = choose_classes(cohort.classes, config.data.classes)
-    cohort = cohort.select(classes)
+    findings = config.data.label_columns
+    if findings is not None:
+        cohort = Cohort(cohort.table, cohort.root, cohort.group_column, findings)
+    cohort = cohort.select(findings or choose_classes(cohort.classes, config.data.classes))
     if "split" not in cohort.table.columns:
         raise CohortError(
             "training needs a column `split` with train, val and test. "
@@ -68,7 +70,9 @@ def resolve(config: RunConfig, cohort: Cohort, report: CohortReport) -> RunConfi
     if stage is None and config.model.backbone == "efficientnet_lite0":
         # The paper compares the last features, however few cells they have.
         stage = LAST_STAGE if config.preset == "paper" else choose_stage(size)
-    classes = choose_classes(cohort.classes, config.data.classes)
+    classes = config.data.label_columns
+    if classes is None:
+        classes = choose_classes(cohort.classes, config.data.classes)
     data = config.data.model_copy(update={"classes": classes, "image_size": size})
     model = config.model.model_copy(update={"stage": stage})
     return config.model_copy(update={"data": data, "model": model})
@@ -82,5 +86,6 @@ def snapshot(cohort: Cohort, report: CohortReport, out: Path) -> Cohort:
     table["pixel_digest"] = [r.pixel_digest if r else "" for r in report.references]
     table["synthetic"] = [int(bool(r and r.synthetic)) for r in report.references]
     table["group"] = cohort.groups()
-    Cohort(table, cohort.root, "group").save(out / "cohort.csv")
-    return Cohort.read(out / "cohort.csv", group="group")
+    findings = cohort.label_columns
+    Cohort(table, cohort.root, "group", findings).save(out / "cohort.csv")
+    return Cohort.read(out / "cohort.csv", group="group", label_columns=findings)

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["MISSING", "doubts", "interval", "number", "percent", "signed"]
+__all__ = [
+    "MISSING",
+    "doubts",
+    "interval",
+    "listed",
+    "number",
+    "percent",
+    "recorded_doubts",
+    "side",
+    "signed",
+]
 
 MISSING = "not computed"
 """Stands where a figure is null, which is not the same as zero."""
@@ -42,17 +52,52 @@ def interval(entry: Mapping[str, Any] | None, sign: bool = False) -> str:
 
 
 def doubts(
-    prediction_set: Sequence[str] | None, abstained: bool | None, out_of_distribution: bool | None
+    prediction_set: Sequence[str] | None,
+    abstained: bool | None,
+    out_of_distribution: bool | None,
+    undecided: Sequence[str] | None = None,
 ) -> list[str]:
     """Say in sentences what speaks against relying on a prediction; empty if nothing does."""
     lines = []
-    if abstained and prediction_set:
-        lines.append(f"Abstained: {' and '.join(prediction_set)} cannot be told apart here.")
+    if abstained and undecided:
+        lines.append(f"Abstained for {listed(undecided)}: present or not cannot be told here.")
+    elif abstained and prediction_set:
+        lines.append(f"Abstained: {listed(prediction_set)} cannot be told apart here.")
     elif abstained:
         lines.append("Abstained: no class is as probable as the true one usually is.")
     if out_of_distribution:
         lines.append("Unusual image: its similarities are unlike those of the training images.")
     return lines
+
+
+def recorded_doubts(payload: Mapping[str, Any]) -> list[str]:
+    """As :func:`doubts` for the payload of a record; what it lacks or holds amiss is left out."""
+    return doubts(
+        _names(payload.get("prediction_set")),
+        payload.get("abstained") is True,
+        payload.get("out_of_distribution") is True,
+        _names(payload.get("undecided")),
+    )
+
+
+def _names(value: Any) -> list[str] | None:
+    sound = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    return value if sound else None
+
+
+def side(points: float) -> str:
+    """Say for which side a contribution speaks; one of 0 speaks for none."""
+    return "adds nothing" if points == 0 else "for" if points > 0 else "against"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Write names as an enumeration.
+
+    Example:
+        >>> listed(["none", "mild", "severe"])
+        'none, mild and severe'
+    """
+    return " and ".join([*filter(None, [", ".join(names[:-1])]), *names[-1:]])
 
 
 def _minus(text: str) -> str:

@@ -6,7 +6,8 @@ import pandas as pd
 import streamlit as st
 
 from medproto.errors import MedProtoError
-from pipelines.wording import doubts, signed
+from pipelines.head_words import HEAD_WORDS
+from pipelines.wording import recorded_doubts, side, signed
 
 from .. import caching, queries
 from ..answers import CaseLink, CaseView, RunView, Source
@@ -17,7 +18,6 @@ from ..viewer import show_viewer
 __all__ = ["render"]
 
 TIME = slice(0, 19)  # a record's time to the second
-DOUBTS = ("prediction_set", "abstained", "out_of_distribution")
 
 
 def render(source: Source, rebuild: caching.Rebuild) -> None:
@@ -41,10 +41,11 @@ def render(source: Source, rebuild: caching.Rebuild) -> None:
     link = _choose(links)
     try:
         case = queries.read_case(source.audit, run, link.sequence)
+        _result(case, source)
+        case = queries.read_case(source.audit, run, link.sequence, logit=_choose_logit(case))
     except queries.QueryError as error:
         st.error(plain(str(error)))
         return
-    _result(case, source)
     _picture(case, run, source, rebuild)
     _sum(case)
     _identity(case)
@@ -53,10 +54,12 @@ def render(source: Source, rebuild: caching.Rebuild) -> None:
 def _choose(links: tuple[CaseLink, ...]) -> CaseLink:
     def name(link: CaseLink) -> str:
         row = "not in the cohort" if link.row is None else f"row {link.row}"
-        return f"No. {link.sequence} · {link.label} {link.probability:.1%} · {row}"
+        share = "" if link.probability is None else f" {link.probability:.1%}"
+        return f"No. {link.sequence} · {link.label or 'cannot be read'}{share} · {row}"
 
     chosen = st.sidebar.selectbox("Recorded case", links, format_func=name)
-    st.sidebar.caption(f"{len(links)} recorded predictions of this model, newest first")
+    plural = "" if len(links) == 1 else "s"
+    st.sidebar.caption(f"{len(links)} recorded prediction{plural} of this model, newest first")
     return chosen
 
 
@@ -64,28 +67,100 @@ def _result(case: CaseView, source: Source) -> None:
     st.title(f"Record {case.sequence}: {plain(case.label)}", anchor=False)
     if case.synthetic:
         st.warning("**SYNTHETIC** Computer-made image or training images: no patient is shown.")
-    left, middle, right = st.columns([2, 2, 3])
-    name, probability, logit = case.classes[0]
-    calibrated = "calibrated" if case.calibrated else "not calibrated"
-    left.metric(f"Probability of {plain(name)}", f"{probability:.1%}")
-    left.caption(calibrated if case.calibrated else f"{calibrated}; an order, not a risk")
-    middle.metric(f"Logit of {plain(name)}", signed(logit))
-    if len(case.classes) > 1:
-        second = case.classes[1]
-        middle.caption(f"next: {plain(second[0])}, {second[1]:.1%}, logit {signed(second[2])}")
-    payload = case.payload
-    for line in doubts(*(payload.get(key) for key in DOUBTS)):
+    for line in recorded_doubts(case.payload):
         st.warning(plain(line))
+    left, right = st.columns([4, 3])
+    with left:
+        if case.head in ("multiclass", "binary"):
+            _two_figures(case)
+        else:
+            st.table(class_table(case), hide_index=True, border="horizontal")
+            st.caption(_how_to_read(case))
     right.markdown(f"**Label in the cohort table:** {_true_label(case)}")
     state = caching.chain_state(source.audit, case.sequence)
     (right.success if state.ok else right.error)(state.message)
 
 
+def _two_figures(case: CaseView) -> None:
+    left, middle = st.columns(2)
+    first = case.classes[0]
+    left.metric(f"Probability of {plain(first.name)}", f"{first.probability:.1%}")
+    left.caption("calibrated" if case.calibrated else "not calibrated; an order, not a risk")
+    shown = case.logits[case.logit]
+    middle.metric(f"Logit of {plain(shown.name)}", signed(shown.logit))
+    if case.head == "binary":
+        other = case.logits[1 - case.logit].name
+        middle.caption(f"above 0: {plain(shown.name)}, below 0: {plain(other)}")
+    elif len(case.classes) > 1:
+        second = case.classes[1]
+        middle.caption(
+            f"next: {plain(second.name)}, {second.probability:.1%}, logit {signed(second.logit)}"
+        )
+
+
+def class_table(case: CaseView) -> pd.DataFrame:
+    """Return findings or grades with their probabilities as text, what is predicted in bold."""
+    rows = []
+    for line in case.classes:
+        bold = "**" if line.present else ""
+        row = {
+            HEAD_WORDS[case.head].noun.capitalize(): f"{bold}{plain(line.name)}{bold}",
+            "Probability": f"{line.probability:.1%}",
+        }
+        if line.logit is not None:
+            row |= {"Logit": signed(line.logit), "Present": "**yes**" if line.present else "no"}
+            row["Cohort table"] = {True: "present", False: "absent", None: "not known"}[line.true]
+        elif case.truth:
+            row["Cohort table"] = "this grade" if line.true else ""
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _how_to_read(case: CaseView) -> str:
+    start = "Calibrated. " if case.calibrated else "Not calibrated; an order, not a risk. "
+    if case.head == "multilabel":
+        return start + "A finding is present if its logit is above 0; findings may occur together."
+    passed = sum(line.logit > 0 for line in case.logits)
+    return start + (
+        "The predicted grade lies as many steps above the lowest as thresholds are passed: "
+        f"{passed} of {len(case.logits)}. They share the evidence and differ in their bias."
+    )
+
+
 def _true_label(case: CaseView) -> str:
-    if case.true_label is None:
+    if case.agrees is None:
         return "not known"
-    verdict = "agrees" if case.true_label == case.label else "**disagrees**"
-    return f"{plain(case.true_label)} (the prediction {verdict})"
+    names = [name for name, value in case.truth.items() if value]
+    unsure = [name for name, value in case.truth.items() if value is None]
+    text = plain(", ".join(names) or "none of the findings")
+    if unsure:
+        text += f", uncertain: {plain(', '.join(unsure))}"
+    return f"{text} (the prediction {'agrees' if case.agrees else '**disagrees**'})"
+
+
+def _choose_logit(case: CaseView) -> int:
+    """Ask whose sum is shown, where there is a choice."""
+    if len(case.choices) == 1:
+        return case.logit
+    present = {line.name for line in case.classes if line.present}
+
+    def name(k: int) -> str:
+        line = case.logits[k]
+        if case.head == "ordinal":
+            state = "passed" if line.logit > 0 else "not passed"
+        else:
+            state = "present" if line.name in present else "not present"
+        return plain(f"{line.name} ({state}, logit {signed(line.logit)})")
+
+    noun = HEAD_WORDS[case.head].logit_noun
+    return st.radio(
+        f"Evidence for the {noun}",
+        case.choices,
+        index=case.choices.index(case.logit),
+        format_func=name,
+        horizontal=True,
+        key=f"logit of {case.digest}",
+    )
 
 
 def _picture(case: CaseView, run: RunView, source: Source, rebuild: caching.Rebuild) -> None:
@@ -97,6 +172,7 @@ def _picture(case: CaseView, run: RunView, source: Source, rebuild: caching.Rebu
         return
     try:
         rebuilt = caching.rebuilt_case(source.run, case, case.row, rebuild)
+        data = case_data(case, rebuilt, run, source.run)
     except MedProtoError as error:
         st.error(f"The image cannot be shown: {plain(str(error))}")
         return
@@ -105,12 +181,12 @@ def _picture(case: CaseView, run: RunView, source: Source, rebuild: caching.Rebu
             "The image cannot be shown: its file is missing or is not the one that was recorded."
         )
         return
-    show_viewer(case_data(case, rebuilt, run, source.run), key="case")
+    show_viewer(data, key="case")
     if rebuilt.largest_difference is not None:
         st.caption(
             "Computed again now from model and image: the logits differ from the recorded ones by "
             f"at most {rebuilt.largest_difference:.1e}. Grad-CAM: captum LayerGradCam, ReLU on, "
-            f"{run.layer}, target logit of {plain(case.label)}; a second opinion, not part of "
+            f"{run.layer}, target logit of {plain(case.logit_name)}; a second opinion, not part of "
             "the sum. Maps are scaled to their own range."
         )
 
@@ -136,8 +212,7 @@ def sum_table(case: CaseView) -> pd.DataFrame:
             f"from row {line.source_row}, group {plain(line.source_group)}",
             "Similarity": f"{line.similarity:.3f}",
             "Weight": signed(line.weight),
-            "Points": f"**{signed(line.contribution)}** "
-            + ("for" if line.contribution >= 0 else "against"),
+            "Points": f"**{signed(line.contribution)}** {side(line.contribution)}",
             "Kept by the box alone": "" if line.kept is None else f"{line.kept:.0%}",
             "Kept without the box": "" if line.left is None else f"{line.left:.0%}",
         }
@@ -147,7 +222,7 @@ def sum_table(case: CaseView) -> pd.DataFrame:
     ends = [
         (f"Sum of the other prototypes ({total.others})", signed(total.others_sum)),
         ("Bias", signed(total.bias)),
-        (f"**Total = logit of {plain(case.label)}**", f"**{signed(total.total)}**"),
+        (f"**Total = logit of {plain(case.logit_name)}**", f"**{signed(total.total)}**"),
     ]
     rows += [{"Part": name, "Points": value} for name, value in ends]
     return pd.DataFrame(rows).fillna("")

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from pipelines.head_words import HEAD_WORDS
 from pipelines.wording import interval
 
 from .. import caching, queries
@@ -22,6 +23,9 @@ FIGURES = (
     ("auroc", "AUROC", "0.5 is guessing, 1 is perfect"),
     ("balanced_accuracy", "Balanced accuracy", "mean share found over the classes"),
     ("average_precision", "Average precision", "area under precision against recall"),
+    ("quadratic_weighted_kappa", "Quadratic weighted kappa", "agreement on the grade; 0 is chance"),
+    ("grade_error", "Grade error", "mean distance to the true grade, 0 is best"),
+    ("grade_accuracy", "Grade accuracy", "share of the images with exactly the true grade"),
     ("ece", "Calibration error", "gap of stated and observed frequency, 0 is best"),
 )
 
@@ -61,6 +65,21 @@ def figure_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def finding_table(metrics: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the figures of each finding as text; empty for other heads."""
+    rows = [
+        {
+            "Finding": plain(str(name)),
+            "Present in": f"{entry.get('positives', 0)} of {entry.get('n', 0)}",
+            "AUROC (95 % interval)": interval(entry.get("auroc")),
+            "Average precision": interval(entry.get("average_precision")),
+            "Calibration error": interval(entry.get("ece")),
+        }
+        for name, entry in (metrics.get("findings") or {}).items()
+    ]
+    return pd.DataFrame(rows)
+
+
 def _figures(run: RunView) -> None:
     table = figure_table(run.metrics)
     st.subheader("How good it is", anchor=False)
@@ -68,6 +87,10 @@ def _figures(run: RunView) -> None:
         st.info("This run has no metrics. `medproto evaluate RUN` computes them.")
         return
     st.table(table, hide_index=True, border="horizontal")
+    findings = finding_table(run.metrics)
+    if not findings.empty:
+        st.caption("The figures above are means over the findings; each of them by itself:")
+        st.table(findings, hide_index=True, border="horizontal")
     st.caption(
         f"{run.metrics.get('n', 'unknown')} images of {run.metrics.get('groups', 'unknown')} "
         "patients or groups that took no part in training; intervals are bootstrap intervals over "
@@ -77,14 +100,18 @@ def _figures(run: RunView) -> None:
 
 def _gallery(run: RunView, source: Source) -> None:
     st.subheader("Prototypes", anchor=False)
-    names = [f"{name} ({_count(run, k)})" for k, name in enumerate(run.classes)]
+    words = HEAD_WORDS[run.head]
+    shown = [k for k in range(len(run.classes)) if _count(run, k)]
     k = st.radio(
-        "Class",
-        range(len(names)),
-        format_func=lambda i: plain(names[i]),
+        words.noun.capitalize(),
+        shown,
+        format_func=lambda k: plain(f"{run.classes[k]} ({_count(run, k)})"),
         horizontal=True,
     )
     st.caption("Each prototype is a patch of one training image, shown with where it lies there.")
+    without = [plain(name) for k, name in enumerate(run.classes) if k not in shown]
+    if without:
+        st.caption(f"Without prototypes of its own: {', '.join(without)}.")
     show_viewer(gallery_data(run, source.run, int(k)), key="gallery")
 
 

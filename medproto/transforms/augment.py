@@ -9,7 +9,7 @@ Symbols: ``C`` channels, ``*S`` spatial axes in array order.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -47,14 +47,31 @@ class Augmentation:
         Raises:
             ValueError: if the image has not as many spatial axes as ``shift``.
         """
+        return self._move(image).clamp(0, 1) ** self.gamma
+
+    def apply_mask(self, mask: Tensor) -> Tensor:
+        """Return the mask ``[C, *S]``, bool, moved as the image is; its gray values do not count.
+
+        A pixel is inside where interpolation gives more than half of its largest value: half for
+        a region of several pixels, while a region of one pixel keeps one unless it leaves the
+        image.
+
+        Raises:
+            ValueError: if the mask has not as many spatial axes as ``shift``.
+        """
+        moved = self._move(mask)
+        largest = moved.flatten(1).amax(dim=1).reshape(-1, *[1] * (mask.ndim - 1))
+        return moved > largest / 2
+
+    def _move(self, image: Tensor) -> Tensor:
+        """Turn, scale and shift ``[C, *S]``."""
         axes = len(self.shift)
         if image.ndim != axes + 1:
             raise ValueError(f"image must have {axes} spatial axes, got {list(image.shape)}.")
         plain = image.as_tensor() if isinstance(image, MetaTensor) else image
         sides = plain.shape[1:]
         grid = affine_grid(self._matrix(sides)[None], [1, plain.shape[0], *sides], False)
-        moved = grid_sample(plain.float()[None], grid, align_corners=False)[0]  # [C, *S]
-        return moved.clamp(0, 1) ** self.gamma
+        return grid_sample(plain.float()[None], grid, align_corners=False)[0]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the parameters as plain numbers; ``Augmentation(**…)`` is the inverse."""
@@ -143,13 +160,21 @@ class RandRadiographd(Randomizable, MapTransform):
 
     Args:
         keys: of the images, all with the same number of axes.
+        mask_keys: of masks, which move with the images and become bool; they leave no trace of
+            their own, and draw no numbers.
         ranges: as in `RandRadiograph`.
     """
 
     def __init__(
-        self, keys: KeysCollection, *, allow_missing_keys: bool = False, **ranges: float
+        self,
+        keys: KeysCollection,
+        *,
+        mask_keys: Sequence[Hashable] = (),
+        allow_missing_keys: bool = False,
+        **ranges: float,
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
+        self.mask_keys = tuple(mask_keys)
         self.random = RandRadiograph(**ranges)
 
     def set_random_state(self, seed: int | None = None, state: Any = None) -> RandRadiographd:
@@ -167,13 +192,16 @@ class RandRadiographd(Randomizable, MapTransform):
             out[key] = drawn.apply(out[key])
             trace = f"{key}{TRACE_SUFFIX}"
             out[trace] = [*out.get(trace, []), drawn.to_dict()]
+        if drawn is not None:
+            out |= {key: drawn.apply_mask(out[key]) for key in self.mask_keys}
         return out
 
 
-def augmentation(*, seed: int, key: str = "image") -> Compose:
+def augmentation(*, seed: int, key: str = "image", mask_keys: Sequence[str] = ()) -> Compose:
     """Return the random part of the training transforms, seeded.
 
     Rotation up to 8 degrees, scale and shift up to 10 and 5 percent, gamma between 0.82 and 1.22;
-    no flips. For projection and prediction use `preprocessing` alone.
+    no flips. Masks move with the image, and the numbers drawn are the same with and without them.
+    For projection and prediction use `preprocessing` alone.
     """
-    return Compose([RandRadiographd(key)]).set_random_state(seed)
+    return Compose([RandRadiographd(key, mask_keys=mask_keys)]).set_random_state(seed)

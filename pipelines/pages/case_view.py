@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from medproto.records import (
@@ -9,18 +10,21 @@ from medproto.records import (
     Explanation,
     ImageReference,
     PixelBox,
+    Prediction,
     PrototypeEvidence,
 )
 
-from ..raster import AGAINST, FOR, picture_uri
+from ..head_words import HEAD_WORDS
+from ..raster import FOR, box_color, picture_uri
 from ..score_sum import score_sum
 from ..strongest_weight import strongest_elsewhere
-from ..wording import doubts
+from ..wording import doubts, side
 from .models import CasePage
 
 __all__ = ["case_context"]
 
 MAIN_SIDE = 520
+SECTION_SIDE = 260
 ROW_SIDE = 230
 CROP_SIDE = 150
 MOST_SIMILAR = 10
@@ -35,7 +39,63 @@ def case_context(case: CasePage) -> dict[str, Any]:
     """
     explanation = case.explanation
     prediction = explanation.prediction
-    k = prediction.shown_logit
+    logits = sorted(prediction.shown_logits, key=lambda k: -prediction.logits[k])
+    sections = [_section(case, k) for k in logits]
+    return {
+        "case": case,
+        "prediction": prediction,
+        "words": HEAD_WORDS[prediction.head],
+        "label": prediction.label,
+        "doubts": doubts(
+            prediction.prediction_set,
+            prediction.abstained,
+            prediction.out_of_distribution,
+            prediction.undecided,
+        ),
+        "classes": _classes(prediction),
+        "thresholds": _thresholds(explanation) if prediction.head == "ordinal" else [],
+        "sections": sections,
+        "image": sections[0]["boxed_image"] if len(sections) == 1 else _main_places(case, logits),
+        "completeness_error": explanation.completeness_error,
+        "image_facts": _image_facts(prediction.reference),
+    }
+
+
+def _classes(prediction: Prediction) -> list[dict[str, Any]]:
+    """Classes and findings, largest logit first; grades, which have no logit each, in order."""
+    order = list(range(len(prediction.classes)))
+    ordinal = prediction.head == "ordinal"
+    if not ordinal:
+        order.sort(key=lambda c: -prediction.logits[c])
+    return [
+        {
+            "name": prediction.classes[c],
+            "probability": prediction.probabilities[c],
+            "logit": None if ordinal else prediction.logits[c],
+            "present": c in prediction.present,
+        }
+        for c in order
+    ]
+
+
+def _thresholds(explanation: Explanation) -> list[dict[str, Any]]:
+    prediction = explanation.prediction
+    return [
+        {
+            "name": name,
+            "evidence": math.fsum(e.contributions[k] for e in explanation.evidence),
+            "bias": explanation.bias[k],
+            "logit": prediction.logits[k],
+            "passed": prediction.logits[k] > 0,
+        }
+        for k, name in enumerate(prediction.logit_names)
+    ]
+
+
+def _section(case: CasePage, k: int) -> dict[str, Any]:
+    """The account of one logit: its largest contributions one by one, its sum, its Grad-CAM."""
+    explanation = case.explanation
+    prediction = explanation.prediction
     account = score_sum(
         [e.contributions[k] for e in explanation.evidence],
         explanation.bias[k],
@@ -43,51 +103,43 @@ def case_context(case: CasePage) -> dict[str, Any]:
         shown=case.shown,
     )
     shown = [explanation.evidence[position] for position in account.shown]
-    order = sorted(range(len(prediction.classes)), key=lambda c: -prediction.logits[c])
-    boxes = [(e.box, _color(e.contributions[k])) for e in reversed(shown[:BOXED])]
+    boxes = [(e.box, box_color(e.contributions[k])) for e in reversed(shown[:BOXED])]
+    width = MAIN_SIDE if len(prediction.shown_logits) == 1 else SECTION_SIDE
+    grad_cam = case.grad_cams.get(k)
     return {
-        "case": case,
-        "prediction": prediction,
-        "k": k,
-        "label": prediction.label,
-        "logit_name": prediction.logit_names[k],
-        "doubts": doubts(
-            prediction.prediction_set, prediction.abstained, prediction.out_of_distribution
-        ),
-        "classes": [
-            {
-                "name": prediction.classes[c],
-                "probability": prediction.probabilities[c],
-                "logit": prediction.logits[c],
-            }
-            for c in order
-        ],
+        "name": prediction.logit_names[k],
+        "passed": prediction.logits[k] > 0,
+        "orphan": not any(e.class_index == k for e in explanation.evidence),
+        "probability": None if prediction.head == "ordinal" else prediction.probabilities[k],
         "sum": account,
-        "shown_sum": account.total - account.others_sum - account.bias,
         "rows": [_row(case, evidence, k, place) for place, evidence in enumerate(shown, start=1)],
         "boxed": len(boxes),
+        "neutral": any(e.contributions[k] == 0 for e in shown[:BOXED]),
+        "boxed_image": picture_uri(case.image, boxes=boxes, side=width),
         "similar": _most_similar(explanation, k),
-        "image": picture_uri(case.image, boxes=boxes, side=MAIN_SIDE),
-        "completeness_error": explanation.completeness_error,
-        "reference": prediction.reference,
-        "image_facts": _image_facts(prediction.reference),
         "grad_cam": None
-        if case.grad_cam is None
-        else picture_uri(case.image, heat=case.grad_cam, side=MAIN_SIDE),
+        if grad_cam is None
+        else picture_uri(case.image, heat=grad_cam, side=MAIN_SIDE),
         "evidence_map": _evidence_map(case, shown, k),
     }
+
+
+def _main_places(case: CasePage, logits: list[int]) -> str:
+    """The image with one box a finding, that of its largest contribution."""
+    first = [case.explanation.ranked(k)[0] for k in logits]
+    return picture_uri(case.image, boxes=[(e.box, FOR) for e in first], side=MAIN_SIDE)
 
 
 def _row(case: CasePage, evidence: PrototypeEvidence, k: int, place: int) -> dict[str, Any]:
     points = evidence.contributions[k]
     picture = case.prototypes[evidence.prototype]
     heat = case.heat_maps.get(evidence.prototype)
-    color = _color(points)
+    color = box_color(points)
     boxes = [(evidence.box, color)]
     return {
         "place": place,
         "evidence": evidence,
-        "side": "for" if points >= 0 else "against",
+        "side": side(points),
         "weight": evidence.weights[k],
         "points": points,
         "where": picture_uri(case.image, boxes=boxes, side=ROW_SIDE),
@@ -141,10 +193,6 @@ def _faithfulness(measured: BoxFaithfulness | None) -> dict[str, float] | None:
         "kept": measured.outside_changed / measured.similarity,
         "left": measured.inside_changed / measured.similarity,
     }
-
-
-def _color(points: float) -> str:
-    return FOR if points >= 0 else AGAINST
 
 
 def box_text(box: PixelBox) -> str:

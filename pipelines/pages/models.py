@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from medproto.records import Explanation, PixelBox, PrototypeSource
+from medproto.records import Explanation, HeadKind, PixelBox, PrototypeSource
 
 from ..pictures import PrototypePicture
 
@@ -55,14 +55,15 @@ class CasePage:
         title: pseudonymous name of the case, e.g. ``"Row 12 of the cohort"``.
         explanation: of the image.
         image: ``[rows, cols]`` as stored.
-        prototypes: pictures by prototype; needed for the ``shown`` largest contributions.
+        prototypes: pictures by prototype; needed for the ``shown`` largest contributions to each
+            logit that is shown: of each present finding, or of the predicted class.
         heat_maps: ``[rows, cols]`` similarity maps by prototype; a missing one is left out.
-        grad_cam: ``[rows, cols]``, >= 0, of the predicted class; ``None`` leaves it out.
-        grad_cam_layer: name of the layer it was computed at.
+        grad_cams: ``[rows, cols]``, >= 0, by logit; a missing one is left out.
+        grad_cam_layer: name of the layer they were computed at.
         record: ``None`` stamps the page "not recorded".
         true_label: label of the cohort table; ``None`` where it is not known.
         synthetic: the image or the model's training images do not come from patients.
-        shown: number of prototypes shown one by one.
+        shown: number of prototypes shown one by one for each logit.
         created: UTC time of the page, ISO 8601; empty leaves it out.
     """
 
@@ -71,7 +72,7 @@ class CasePage:
     image: Pixels
     prototypes: Mapping[int, PrototypePicture]
     heat_maps: Mapping[int, Pixels]
-    grad_cam: Pixels | None = None
+    grad_cams: Mapping[int, Pixels] = field(default_factory=dict)
     grad_cam_layer: str = ""
     record: RecordStamp | None = None
     true_label: str | None = None
@@ -94,7 +95,8 @@ class RunReport:
         pictures: by prototype; one without a picture is listed without it.
         weights: ``[K, P]`` of the last layer; ``None`` leaves them out of the gallery.
         probabilities: ``[N, K]`` of the evaluated images, for the ROC curve; ``None``: no curve.
-        labels: ``[N]``, zero-based, with ``probabilities``.
+        labels: ``[N]``, zero-based, with ``probabilities``; of findings ``[N, K]`` 1, 0 or NaN.
+        head: what the logits mean.
         facts: what identifies the run, by name: digests, versions, settings, cohort counts.
         synthetic: the cohort is not of patients.
         created: UTC time, ISO 8601; empty leaves it out.
@@ -108,7 +110,8 @@ class RunReport:
     pictures: Mapping[int, PrototypePicture]
     weights: NDArray[np.floating[Any]] | None = None
     probabilities: NDArray[np.floating[Any]] | None = None
-    labels: NDArray[np.integer[Any]] | None = None
+    labels: NDArray[Any] | None = None
+    head: HeadKind = "multiclass"
     facts: Mapping[str, str] = field(default_factory=dict)
     synthetic: bool = False
     created: str = ""

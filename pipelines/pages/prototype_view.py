@@ -6,11 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medproto.records import PrototypeSource
+from medproto.records import HeadKind, PrototypeSource
 
+from ..head_words import HEAD_WORDS
+from ..wording import signed
 from .case_view import box_text
 
 __all__ = ["NearestPatch", "PrototypeCard", "PrototypePage", "prototype_context"]
+
+MANY = 4
+"""With more outputs than these, only the weights that matter are named."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +81,7 @@ class PrototypePage:
         model_digest: of the model.
         synthetic: the cohort is not of patients.
         created: UTC time, ISO 8601.
+        head: what the outputs mean.
     """
 
     title: str
@@ -86,20 +92,49 @@ class PrototypePage:
     model_digest: str
     synthetic: bool
     created: str
+    head: HeadKind = "multiclass"
 
 
 def prototype_context(page: PrototypePage) -> dict[str, Any]:
     """Return the variables of ``prototypes.html``."""
-    return {"page": page, "cards": [_card(page, card) for card in page.prototypes]}
+    words = HEAD_WORDS[page.head]
+    if page.head == "ordinal":
+        columns = ["Weight"]
+    elif len(page.outputs) > MANY:
+        columns = [f"Weight, own {words.noun}", "Largest other weight"]
+    else:
+        columns = [f"Weight, {name}" for name in page.outputs]
+    cards = [_card(page, card) for card in page.prototypes]
+    others = "images without it" if page.head == "multilabel" else f"of other {words.nouns}"
+    context = {"page": page, "words": words, "columns": columns, "cards": cards}
+    return {**context, "others": others}
+
+
+def _weights(page: PrototypePage, card: PrototypeCard) -> tuple[list[str], list[tuple[str, float]]]:
+    """Return the cells of the table's columns, and the weights named on the card.
+
+    All thresholds between grades share one weight.
+    """
+    named = list(zip(page.outputs, card.weights, strict=True))
+    if page.head == "ordinal":
+        return [signed(card.weights[0])], [("all thresholds", card.weights[0])]
+    if len(named) <= MANY:
+        return [signed(weight) for weight in card.weights], named
+    own = named.pop(card.source.class_index)
+    named.sort(key=lambda item: -abs(item[1]))
+    other = f"{signed(named[0][1])} ({named[0][0]})" if named[0][1] else "none"
+    return [signed(own[1]), other], [own, *(item for item in named[: MANY - 1] if item[1])]
 
 
 def _card(page: PrototypePage, card: PrototypeCard) -> dict[str, Any]:
     own = sum(hit.agrees is True for hit in card.train)
+    cells, weights = _weights(page, card)
     return {
         "card": card,
         "source": card.source,
         "box": box_text(card.source.box),
-        "weights": list(zip(page.outputs, card.weights, strict=True)),
+        "cells": cells,
+        "weights": weights,
         "unused": not any(card.weights),
         "train": f"{own} of {len(card.train)}",
         "test": f"{sum(hit.agrees is True for hit in card.test)} of {len(card.test)}",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from medproto.records import PrototypeSource
+from medproto.records import HeadKind, PrototypeSource
 
 from ..charts import confusion_figure, curves_figure, roc_figure
+from ..head_words import HEAD_WORDS
 from ..pictures import to_png_bytes
 from ..raster import FOR, data_uri, picture_uri
 from .case_view import box_text
@@ -20,7 +21,7 @@ SOURCE_SIDE = 190
 
 FIGURES = (
     ("auroc", "AUROC", "chance that a random positive case scores above a random negative one; "
-     "0.5 is guessing, 1 is perfect; more classes: mean of one against the rest"),
+     "0.5 is guessing, 1 is perfect"),
     ("average_precision", "Average precision", "area under precision against recall; guessing "
      "gives the share of positive cases"),
     ("balanced_accuracy", "Balanced accuracy", "mean over the classes of the share found; "
@@ -29,6 +30,24 @@ FIGURES = (
      "frequency; 0 is best"),
 )  # fmt: skip
 """Key in the metrics, name, and what it says."""
+
+MEANS: dict[HeadKind, dict[str, str]] = {
+    "multiclass": {"auroc": "; more than two classes: mean of one against the rest"},
+    "binary": {},
+    "multilabel": {
+        key: "; mean over the findings" for key in ("auroc", "average_precision", "ece")
+    },
+    "ordinal": {"auroc": "; mean over the thresholds between grades"},
+}
+"""What the figures of a head are means of."""
+
+GRADES = (
+    ("quadratic_weighted_kappa", "Quadratic weighted kappa", "agreement with the true grades "
+     "beyond chance, far errors counting more; 0 is chance, 1 is perfect"),
+    ("grade_error", "Mean error in grades", "mean distance of predicted and true grade; 0 is best"),
+    ("grade_accuracy", "Accuracy", "share of the images with the right grade"),
+)  # fmt: skip
+"""The same for grades in order."""
 
 POINTS = (
     ("sensitivity", "share of the positive cases that are called positive"),
@@ -59,12 +78,14 @@ def run_context(report: RunReport) -> dict[str, Any]:
     place = metrics.get("localization")
     roc = None
     if report.probabilities is not None and report.labels is not None:
-        figure = roc_figure(report.probabilities, report.labels, report.classes)
+        figure = roc_figure(report.probabilities, report.labels, report.classes, head=report.head)
         roc = data_uri(to_png_bytes(figure))
     return {
         "report": report,
         "metrics": metrics,
-        "figures": _figures(metrics),
+        "words": HEAD_WORDS[report.head],
+        "figures": _figures(metrics, report.head),
+        "findings": _findings(metrics),
         "difference": (metrics.get("twin") or {}).get("difference"),
         "curves": data_uri(to_png_bytes(curves_figure(report.history))),
         "roc": roc,
@@ -81,12 +102,20 @@ def run_context(report: RunReport) -> dict[str, Any]:
     }
 
 
-def _figures(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _figures(metrics: Mapping[str, Any], head: HeadKind) -> list[dict[str, Any]]:
     twin = metrics.get("twin") or {}
+    means = MEANS[head]
     rows = [
-        {"name": name, "own": metrics.get(key), "twin": twin.get(key), "meaning": meaning}
-        for key, name, meaning in FIGURES
+        {
+            "name": name,
+            "own": metrics.get(key),
+            "twin": twin.get(key),
+            "meaning": meaning + means.get(key, ""),
+        }
+        for key, name, meaning in (*FIGURES, *GRADES)
+        if metrics.get(key) is not None
     ]
+    rows[1:1] = _aggregated(metrics.get("aggregated") or {})
     point, other = metrics.get("operating_point"), twin.get("operating_point") or {}
     if not point:
         return rows
@@ -100,6 +129,29 @@ def _figures(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "images",
             }
         )
+    return rows
+
+
+def _findings(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return one row a finding of a network with several findings an image."""
+    twin = (metrics.get("twin") or {}).get("findings") or {}
+    return [
+        {"name": name, "twin": (twin.get(name) or {}).get("auroc"), **entry}
+        for name, entry in (metrics.get("findings") or {}).items()
+    ]
+
+
+def _aggregated(groups: Mapping[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for name, entry in groups.items():
+        if entry:
+            meaning = (
+                f"{entry['n']} of them, from {entry['patients']} patients or groups; logits: "
+                f"{entry['logits']}; label: {entry['label']} ({entry['disagreeing']} are labeled "
+                f"in several ways, {entry['left_out']} left out)"
+            )
+            row = {"name": f"AUROC by {name}", "own": entry["auroc"], "twin": None}
+            rows.append({**row, "meaning": meaning})
     return rows
 
 
@@ -134,7 +186,9 @@ def _prototype(report: RunReport, source: PrototypeSource) -> dict[str, Any]:
     picture = report.pictures.get(source.prototype)
     weight = None
     if report.weights is not None:
-        weight = float(report.weights[source.class_index, source.prototype])
+        # Of grades there is one row less, and all rows are equal.
+        row = min(source.class_index, len(report.weights) - 1)
+        weight = float(report.weights[row, source.prototype])
     return {
         "source": source,
         "box": box_text(source.box),

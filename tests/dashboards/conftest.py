@@ -150,6 +150,49 @@ def log_path(tmp_path):
     return path
 
 
+FINDING_ROWS = {"nodule": ["1", "0", "-1"], "effusion": ["1", "0", "1.0"], "edema": ["0", "0", ""]}
+
+
+@pytest.fixture
+def head_case(tmp_path, explain_head):
+    """Make the folder and the log of a model of a head; one record of image 0 for each logits."""
+
+    def make(head, *outcomes):
+        folder, log = tmp_path / f"{head}_run", tmp_path / f"{head}.db"
+        (folder / "prototypes").mkdir(parents=True)
+        explanations = [
+            explain_head(head, logits, image=chest(96, 80), digest=f"sha256:{0:064x}")
+            for logits in outcomes
+        ]
+        prediction = explanations[0].prediction
+        own = tuple(item.source for item in explanations[0].evidence)
+        card = {"classes": prediction.classes, "model_digest": prediction.model_digest}
+        card |= {"synthetic": True, "architecture": {"stage": 3, "head": head}}
+        (folder / "model.json").write_text(json.dumps(card))
+        table = {"image": ["0.dcm", "1.dcm", "2.dcm"]}
+        table["pixel_digest"] = [f"sha256:{row:064x}" for row in range(3)]
+        labels = {"label": [prediction.classes[1], prediction.classes[0], ""]}
+        table |= FINDING_ROWS if head == "multilabel" else labels
+        pd.DataFrame(table).to_csv(folder / "cohort.csv", index=False)
+        sources_to_table(own).to_parquet(folder / "prototypes.parquet")
+        for source in own:
+            whole = chest(96, 80, seed=source.prototype)
+            name = folder / "prototypes" / f"p{source.prototype:03d}"
+            name.with_suffix(".png").write_bytes(array_to_png(cut(whole, source.box)))
+            name.with_name(name.name + "_source.png").write_bytes(array_to_png(whole))
+        maps = {"heat": heat(rows=96, cols=80), "grad_cam": heat((0.42, 0.6), rows=96, cols=80)}
+        np.savez(folder / "rebuilt.npz", image=chest(96, 80), **maps)
+        model = ModelCard(classes=prediction.classes, preprocessing={})
+        with AuditLog.create(str(log)) as written:
+            for explained in explanations:
+                payload = prediction_payload(explained, model)
+                digest = payload["image"]["pixel_digest"]
+                written.append("prediction", subject=digest, actor="tester", payload=payload)
+        return folder, log
+
+    return make
+
+
 @pytest.fixture
 def damage(log_path):
     """Alter one byte of a record's body past the triggers, as somebody with the file could."""

@@ -9,7 +9,7 @@ from dashboards.app import main
 from dashboards.launch import read_source
 
 
-def rebuild(folder, payload, row):
+def rebuild(folder, payload, row, logit):
     with np.load(folder / "rebuilt.npz") as arrays:
         image, heat, grad_cam = (arrays[name] for name in ("image", "heat", "grad_cam"))
     reference = SimpleNamespace(window=tuple(payload["image"]["window"]))
@@ -17,7 +17,7 @@ def rebuild(folder, payload, row):
         image=image,
         explanation=SimpleNamespace(prediction=SimpleNamespace(reference=reference)),
         heat_maps={entry["prototype"]: heat for entry in payload["evidence"]},
-        grad_cam=grad_cam,
+        grad_cams={logit: grad_cam},
         largest_difference=0.0,
     )
 

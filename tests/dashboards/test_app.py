@@ -142,7 +142,7 @@ def test_the_real_rebuild_is_that_of_the_pipelines(monkeypatch, tmp_path):
     from dashboards.app import rebuild_from_run
 
     monkeypatch.setattr("pipelines.cases.rebuild_case", lambda *given: given)
-    assert rebuild_from_run(tmp_path, {"a": 1}, 3) == (tmp_path, {"a": 1}, 3)
+    assert rebuild_from_run(tmp_path, {"a": 1}, 3, 1) == (tmp_path, {"a": 1}, 3, 1)
 
 
 def test_names_are_letters_for_markdown():

@@ -24,7 +24,7 @@ def rebuilt(image, window=(2048.0, 4096.0), **maps):
         image=image,
         explanation=SimpleNamespace(prediction=SimpleNamespace(reference=reference)),
         heat_maps=maps.get("heat_maps", {}),
-        grad_cam=np.zeros_like(image),
+        grad_cams={1: np.zeros_like(image)},
         largest_difference=0.0,
     )
 
@@ -82,6 +82,6 @@ def test_the_gallery_has_the_prototypes_of_the_class(run, run_folder):
 
 def test_a_missing_picture_leaves_the_provenance(run, run_folder):
     (run_folder / "prototypes" / "p000_source.png").unlink()
-    card = prototype_card(run_folder, run.sources[0])
+    card = prototype_card(run_folder, run.sources[0], "class")
     assert (card["crop"], card["source"]) == (None, None)
     assert card["lines"][0] == "training row 0, group G0"

@@ -11,7 +11,7 @@ def test_a_run_is_read_without_its_network(run_folder):
     assert run.synthetic
     assert [s.prototype for s in run.sources] == list(range(7))
     assert run.rows[f"sha256:{7:064x}"] == 7
-    assert run.labels[7] == "nodule"
+    assert run.truths[7] == {"normal": False, "nodule": True}
     assert run.metrics["n"] == 60
 
 
@@ -30,7 +30,7 @@ def test_cases_are_the_predictions_of_this_model_newest_first(run_folder, log_pa
 
 def test_a_case_tells_the_sum_of_its_record(run_folder, log_path):
     case = read_case(str(log_path), read_run(run_folder), 2)
-    assert (case.label, case.true_label, case.row, case.actor) == ("nodule", "nodule", 7, "tester")
+    assert (case.label, case.agrees, case.row, case.actor) == ("nodule", True, 7, "tester")
     assert [line.contribution for line in case.lines] == [6.0, -3.0, 1.0, 0.25, -0.25]
     assert [line.place for line in case.lines] == [1, 2, 3, 4, 5]
     assert case.total.others == 2
@@ -38,7 +38,7 @@ def test_a_case_tells_the_sum_of_its_record(run_folder, log_path):
     assert case.total.total == 3.5
     assert (case.lines[0].kept, case.lines[0].left) == (0.75, 0.25)
     assert case.lines[1].kept is None
-    assert case.classes[0][0] == "nodule"
+    assert case.classes[0].name == "nodule"
     assert case.synthetic
 
 

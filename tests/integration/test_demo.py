@@ -159,7 +159,7 @@ def test_a_recorded_case_is_rebuilt(demo):
     row = digests.index(record.subject)
     case = rebuild_case(out / "run", record.payload, row)
     assert case.largest_difference < 1e-5
-    assert case.grad_cam.shape == case.image.shape
+    assert [cam.shape for cam in case.grad_cams.values()] == [case.image.shape]
     with pytest.raises(ValueError, match="pixels are not those of the record"):
         rebuild_case(out / "run", record.payload, (row + 1) % len(digests))
     with pytest.raises(ValueError, match="another model digest"):

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medproto.records import CellGrid, PixelBox, Placement
+from medproto.records import CellGrid, PixelBox, Placement, Prediction
 
 sizes = st.integers(1, 3000)
 
@@ -68,3 +68,30 @@ def test_a_box_in_the_padding_collapses_onto_the_border():
 def test_cell_centre_by_hand():
     grid = CellGrid((14, 14), (15.5, 7.5), (16.0, 16.0), (339.0, 339.0))
     assert grid.center((0, 2)) == (15.5, 39.5)
+
+
+def prediction(head, logits):
+    classes = ("a", "b", "c")[: len(logits) + (head == "ordinal")]
+    return Prediction(None, classes, logits, (), "sha256:0", head=head)
+
+
+@pytest.mark.parametrize(
+    ("head", "logits", "label", "shown"),
+    [
+        ("multiclass", (0.0, 2.0, 1.0), "b", (1,)),
+        ("binary", (0.0, -1.0), "a", (1,)),
+        ("multilabel", (1.0, -1.0, 2.0), "a, c", (0, 2)),
+        ("multilabel", (-1.0, -0.5, -2.0), "none of the findings", (1,)),
+        ("ordinal", (-1.0, -2.0), "a", (0,)),
+        ("ordinal", (1.0, -2.0), "b", (0,)),
+        ("ordinal", (2.0, 1.0), "c", (1,)),
+    ],
+)
+def test_what_a_head_shows(head, logits, label, shown):
+    found = prediction(head, logits)
+    assert (found.label, found.shown_logits) == (label, shown)
+    assert len(found.logit_names) == len(logits)
+
+
+def test_thresholds_are_named_by_the_grade_below():
+    assert prediction("ordinal", (1.0, 0.0)).logit_names == ("above a", "above b")

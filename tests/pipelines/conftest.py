@@ -249,6 +249,86 @@ def write_tiny_cohort(folder, *, patients=24, seed=0):
     return path
 
 
+FINDINGS = ("blob", "hole", "nothing")
+GRADES = ("none", "mild", "severe")
+SPLITS = ("train",) * 6 + ("val",) * 3 + ("test",) * 3
+
+
+def draw(random, marks):
+    """Noise of 64 x 64 with a disc for each mark; returns 8-bit pixels and the mask."""
+    pixels = random.uniform(0.2, 0.5, (64, 64))
+    mask = np.zeros((64, 64), dtype=bool)
+    for change, column in marks:
+        center = (int(random.integers(14, 50)), column)
+        inside = disc(64, 64, center, 7) > disc(64, 64, (0, 0), 0)
+        pixels[inside] += change
+        mask |= inside
+    return (255 * np.clip(pixels, 0, 1)).astype(np.uint8), mask
+
+
+def write_head_cohort(folder, task):
+    """48 fake patients with an image and a mask each: findings, some of them uncertain, or grades.
+
+    A bright disc lies on the left, a dark one on the right; of grades the disc grows brighter.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(0)
+    rows = []
+    for patient in range(48):
+        split, name = SPLITS[patient // 4], f"i{patient:02d}"
+        row = {"image": f"{name}.png", "patient_id": f"P{patient:02d}", "split": split}
+        row |= {"sex": "FM"[patient // 3 % 2], "mask": ""}
+        if task == "findings":
+            blob, hole = patient % 2, patient // 2 % 2
+            row |= dict(zip(FINDINGS, (blob, hole, int(not blob and not hole))))
+            if patient % 8 == 5:
+                row["hole"] = ("", "-1")[patient % 16 == 5]
+            marks = [(0.45, 18)] * blob + [(-0.2, 46)] * hole
+        else:
+            grade = patient % 3
+            row["label"] = GRADES[grade]
+            marks = [(0.25 * grade, 18)] * (grade > 0)
+        pixels, mask = draw(random, marks)
+        Image.fromarray(pixels).save(folder / row["image"])
+        if mask.any():
+            row["mask"] = f"{name}_mask.png"
+            Image.fromarray((255 * mask).astype(np.uint8)).save(folder / row["mask"])
+        rows.append(row)
+    path = folder / "cohort.csv"
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return path
+
+
+HEADS = {
+    "findings": ("data.label_columns=[blob,hole,nothing]", "model.prototypes_per_class=[3,3,0]"),
+    "grades": ("model.head=ordinal", "data.classes=[none,mild,severe]"),
+}
+
+
+@pytest.fixture(scope="session")
+def train_head(tmp_path_factory):
+    """Train on findings or grades by the command; returns the table, the run and the output."""
+    from typer.testing import CliRunner
+
+    from pipelines.cli import app
+
+    done = {}
+
+    def run(task):
+        if task not in done:
+            folder = tmp_path_factory.mktemp(task)
+            table = write_head_cohort(folder / "cohort", task)
+            settings = [part for value in (*TINY, *HEADS[task]) for part in ("--set", value)]
+            arguments = ["--cohort", str(table), "--out", str(folder / "run"), *settings]
+            arguments += ["--twin"] * (task == "grades")
+            result = CliRunner().invoke(app, ["train", *arguments])
+            assert result.exit_code == 0, result.output
+            done[task] = (table, RunFolder(folder / "run"), result.output)
+        return done[task]
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def tiny_settings():
     return TINY

@@ -34,6 +34,40 @@ def test_roc_draws_chance_and_the_curves(classes, lines):
     assert len(figure.axes[0].lines) == lines
 
 
+def curve(line):
+    return np.stack(line.get_data(), axis=1).tolist()
+
+
+def test_roc_of_findings_leaves_out_what_is_not_known():
+    chances = [[0.9, 0.1], [0.8, 0.2], [0.4, 0.9], [0.3, 0.3]]
+    labels = [[1, np.nan], [np.nan, 0], [0, 1], [1, np.nan]]
+    figure = roc_figure(chances, labels, ("nodule", "edema"), head="multilabel")
+    _, nodule, edema = figure.axes[0].lines
+    # Of the known ones: hit at 0.9, miss at 0.4, hit at 0.3; and a hit before a miss.
+    assert curve(nodule) == [[0, 0], [0, 0.5], [1, 0.5], [1, 1]]
+    assert curve(edema) == [[0, 0], [0, 1], [1, 1]]
+    assert [line.get_label() for line in (nodule, edema)] == ["nodule", "edema"]
+
+
+def test_roc_of_grades_is_of_the_thresholds():
+    chances = [[0.8, 0.1, 0.1], [0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.125, 0.25, 0.625]]
+    figure = roc_figure(chances, [0, 1, 1, 2], ("none", "mild", "severe"), head="ordinal")
+    _, low, high = figure.axes[0].lines
+    assert [line.get_label() for line in (low, high)] == ["above none", "above mild"]
+    # P(above none) 0.2, 0.5, 0.75, 0.875 with one miss, the last; P(above mild) has a tie of two.
+    assert curve(low)[-2:] == [[0, 1], [1, 1]]
+    assert curve(high) == [[0, 0], [0, 1], [2 / 3, 1], [1, 1]]
+
+
+def test_many_findings_are_told_apart_by_color_and_dashes():
+    names = [f"finding {k}" for k in range(14)]
+    rng = np.random.default_rng(0)
+    labels = np.concatenate([np.zeros((10, 14)), np.ones((10, 14))])
+    figure = roc_figure(rng.random((20, 14)), labels, names, head="multilabel")
+    looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines[1:]}
+    assert len(looks) == 14
+
+
 def test_confusion_writes_counts_and_shares_of_the_true_class():
     figure = confusion_figure([[3, 1], [0, 4]], ["no", "yes"])
     found = [text.get_text() for text in figure.axes[0].texts]

@@ -100,9 +100,10 @@ def test_predict_prints_a_sum_that_adds_up(tiny_path, blob_image, log, main):
     assert "calibrated)" in out
     lines = [line.split() for line in out.splitlines()]
     parts = [float(line[line.index("=") + 1]) for line in lines if line[0] == "prototype"]
-    parts += [float(line[-1]) for line in lines if line[:2] == ["1", "more"]]
+    shown, more = len(parts), [line for line in lines if line[1:2] == ["more"]]
+    parts += [float(line[-1]) for line in more]
     parts += [float(line[-1]) for line in lines if line[0] == "bias"]
-    assert len(parts) == 7
+    assert shown + sum(int(line[0]) for line in more) == 6
     (total,) = [float(line[-1]) for line in lines if line[:2] == ["logit", "of"]]
     assert sum(parts) == pytest.approx(total, abs=0.0051)
     with AuditLog.open(log) as opened:

@@ -44,7 +44,7 @@ def test_an_empty_file_means_defaults(tmp_path):
         ("last_layer.ridge=0", r"last_layer\.ridge: .*greater than 0"),
         ("model.similarity=dot", r"model\.similarity: .*'cosine', 'log', 'linear' or 'focal'"),
         ("model.add_on=wide", r"model\.add_on: .*'none', 'regular' or 'bottleneck', got 'wide'"),
-        ("model.head=x", r"model\.head: .*'multiclass' or 'binary'"),
+        ("model.head=x", r"model\.head: .*'multilabel' or 'ordinal', got 'x'"),
         ("model.prototypes_per_class=0", r"^model\.prototypes_per_class: .*to 1.*tuple, got 0"),
         ("model.prototypes_per_class=[3,-1]", r"^model\.prototypes_per_class: .*equal to 0"),
         ("model.prototype_size=[1,0]", r"^model\.prototype_size: .*equal to 1"),
@@ -97,7 +97,8 @@ def test_a_missing_file_is_named(tmp_path):
 @settings(max_examples=25, deadline=None)
 @given(
     size=st.none() | st.integers(16, 2048),
-    names=st.none() | st.lists(st.text(min_size=1, max_size=8), min_size=2, max_size=4),
+    names=st.none()
+    | st.lists(st.text(min_size=1, max_size=8), min_size=2, max_size=4, unique=True),
     ridge=st.floats(1e-12, 1e6),
     seed=st.integers(0, 2**31),
 )
@@ -180,3 +181,44 @@ def test_the_other_forms_of_a_value_are_taken(override):
     name, text = override.removeprefix("model.").split("=")
     value = getattr(load_config(None, [override]).model, name)
     assert value == (None if text == "null" else tuple(yaml.safe_load(text)))
+
+
+def test_label_columns_mean_the_multilabel_head(tmp_path):
+    config = load_config(None, ["data.label_columns=[nodule,effusion]"])
+    assert config.data.label_columns == ("nodule", "effusion")
+    assert config.model.head == "multilabel"
+    assert config == load_config(
+        None, ["data.label_columns=[nodule,effusion]", "model.head=multilabel"]
+    )
+    resolved = config.model_copy(
+        update={"data": config.data.model_copy(update={"classes": ("nodule", "effusion")})}
+    )
+    (tmp_path / "c.yaml").write_text(resolved.to_yaml())
+    assert load_config(tmp_path / "c.yaml") == resolved
+    grades = load_config(None, ["model.head=ordinal", "data.classes=[low,middle,high]"])
+    assert grades.model.head == "ordinal"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.head=multilabel"], r"must be given together, got head multilabel and .*none"),
+        (
+            ["model.head=binary", "data.label_columns=[a]"],
+            r"must be given together, got head binary and label_columns \['a'\]",
+        ),
+        (["data.label_columns=[a]", "data.classes=[b,c]"], r"data\.classes must be left out"),
+        (["data.label_columns=[]"], r"data\.label_columns: .*at least 1"),
+        (["data.label_columns=a,b"], r"data\.label_columns: .*tuple, got 'a,b'"),
+        (["model.head=ordinal"], r"needs data\.classes, at least three grades, .*got none"),
+        (["model.head=ordinal", "data.classes=[a,b]"], r"got \['a', 'b'\]; two grades .*binary"),
+        (["model.head=ordinal", "data.classes=[a,a,b]"], r"data\.classes must differ, got"),
+        (
+            ["data.label_columns=[a]", "training.schedule=repeated"],
+            r"model\.head must be multiclass where .*got multilabel",
+        ),
+    ],
+)
+def test_heads_and_labels_that_do_not_fit_together_are_named(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(None, overrides)

@@ -122,6 +122,29 @@ def test_the_loader_shuffles_and_pairs_images_with_labels(images):
     assert all(torch.equal(pixels[n], images.image(i)) for n, i in enumerate(expected))
 
 
+def test_masks_travel_with_their_images_and_change_nothing_else(images):
+    # A mask is where its image is bright, so each pair can be told by its own pixels.
+    masks = [images.image(i) > 0.6 for i in range(len(images))]
+    seen = []
+    for options in ({}, {"masks": masks}):
+        batches, sampler, random_part = loader(
+            images, batch_size=6, augment=True, seed=0, **options
+        )
+        sampler.epoch = 3
+        random_part.set_random_state(4)
+        seen.append((list(sampler), list(batches)))
+    (order, without), (same, with_masks) = seen
+    assert order == same
+    assert all(set(b) == {"image", "label"} for b in without)
+    assert all(torch.equal(a["image"], b["image"]) for a, b in zip(without, with_masks))
+    moved = torch.cat([b["mask"] for b in with_masks])
+    assert moved.dtype == torch.bool
+    assert moved.shape == (17, 32, 32)
+    pixels = torch.cat([b["image"] for b in with_masks])[:, 0]
+    assert pixels[moved].mean() > pixels[~moved].mean() + 0.3
+    assert moved.flatten(1).any(dim=1).tolist() == [bool(masks[i].any()) for i in order]
+
+
 @pytest.mark.parametrize(("size", "batches"), [(8, 2), (16, 1), (17, 1), (100, 1)])
 def test_a_last_batch_of_one_is_left_out(images, size, batches):
     found = [len(b["label"]) for b in loader(images, batch_size=size, augment=False, seed=0)[0]]

@@ -62,7 +62,7 @@ def test_it_is_what_the_training_wrote(evaluation, tiny_run):
 
 
 def test_the_figures_by_hand(evaluation, tiny_run):
-    labels, chances = evaluation.labels, evaluation.probabilities
+    labels, chances = evaluation.images.labels, evaluation.probabilities
     summary = evaluation.summary
     assert summary["n"] == len(labels) == 10
     assert summary["groups"] == 5

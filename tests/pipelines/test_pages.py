@@ -53,7 +53,7 @@ def case(explanation, image, pictures, maps):
         image=image,
         prototypes=pictures,
         heat_maps=maps,
-        grad_cam=maps[1],
+        grad_cams={1: maps[1]},
         grad_cam_layer="features",
         record=RecordStamp(12, "sha256:" + "ef" * 32, "2026-03-01T09:30:00Z", "station 2"),
         true_label="normal",
@@ -138,7 +138,7 @@ def test_the_case_page_states_result_sum_and_record(case):
 
 
 def test_without_record_the_page_is_stamped(case):
-    bare = replace(case, record=None, grad_cam=None, true_label=None, synthetic=False, heat_maps={})
+    bare = replace(case, record=None, grad_cams={}, true_label=None, synthetic=False, heat_maps={})
     text = Page(case_page(bare)).text
     assert "NOT RECORDED" in text
     assert "Recorded as number" not in text

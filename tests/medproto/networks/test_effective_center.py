@@ -62,7 +62,7 @@ def test_larger_prototypes_and_an_earlier_shift_change_nothing(similarity):
     one = ProtoPNet(2, 1, 2, **arguments, similarity=similarity).eval()
     two = ProtoPNet(2, 1, 2, **arguments, similarity=similarity, prototype_size=3).eval()
     two.backbone.load_state_dict(one.backbone.state_dict())
-    batches = [torch.rand(8, 1, 96, 96) for _ in range(8)]
+    batches = [torch.rand(8, 1, 96, 96) for _ in range(4)]
     shift = measure_center_shift(one, batches)
     # One stride, 8 pixels, apart if the middle were left out; the rest is the draw of the cells.
     assert measure_center_shift(two, batches) == pytest.approx(shift, abs=3.0)

@@ -23,9 +23,9 @@ from medproto.networks.export_card import check_export
 CARD = ModelCard(("normal", "nodule"), {"spatial_size": [64, 64], "voi": "window"}, synthetic=True)
 FLAT = {"spatial_dims": 2, "in_channels": 1, "out_channels": 2, "image_size": (64, 64)}
 CASES = {
-    "cosine": {**FLAT, "similarity": "cosine"},
     "log": {
         **FLAT,
+        "stage": 2,
         "similarity": "log",
         "add_on": "regular",
         "prototype_channels": 16,
@@ -37,8 +37,8 @@ CASES = {
         "in_channels": 2,
         "out_channels": 2,
         "image_size": (32, 32, 32),
-        "stage": 3,
-        "similarity": "log",
+        "stage": 2,
+        "similarity": "cosine",
     },
 }
 

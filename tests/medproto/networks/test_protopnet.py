@@ -1,10 +1,11 @@
 import json
+import math
 
 import pytest
 import torch
 from captum.attr import IntegratedGradients
 
-from medproto.networks import EfficientNetLite0, PlainClassifier, ProtoPNet
+from medproto.networks import PlainClassifier, ProtoPNet
 
 SMALL = {"image_size": (64, 64), "prototypes_per_class": 2, "stage": 5}
 
@@ -128,11 +129,37 @@ def test_arguments_rebuild_the_network(name):
     assert again.grid == network.grid
 
 
-def test_top_k_pooling_is_the_mean_of_the_largest():
-    network = ProtoPNet(2, 1, 2, image_size=(64, 64), prototypes_per_class=1, stage=5, top_k=2)
-    similarities = torch.arange(16.0).reshape(1, 1, 4, 4)
-    assert network.pool(similarities).item() == 14.5  # (15 + 14) / 2
-    assert network.pool_distances(similarities).item() == 0.5  # (0 + 1) / 2
+# Similarities 0 to 15: the largest; (15 + 14) / 2; (15 + 14 + 13 + 12) / 4.
+@pytest.mark.parametrize(("top_k", "largest"), [(1, 15.0), (2, 14.5), (4, 13.5)])
+def test_pooling_by_hand(top_k, largest):
+    arguments = {"image_size": (64, 64), "prototypes_per_class": 1, "stage": 5}
+    network = ProtoPNet(2, 1, 2, **arguments, top_k=top_k)
+    shuffled = torch.randperm(16, generator=torch.Generator().manual_seed(0)).float()
+    similarities = shuffled.reshape(1, 1, 4, 4)
+    assert network.pool(similarities).item() == largest
+    # Of distances the smallest: 0; (0 + 1) / 2; (0 + 1 + 2 + 3) / 4.
+    assert network.pool_distances(similarities).item() == 15 - largest
+
+
+@pytest.mark.parametrize(("add_on", "layers"), [("regular", 2), ("bottleneck", 6)])
+def test_initial_weights_of_add_on_and_prototypes(add_on, layers):
+    """Published: normal with variance 2 / fan-out and no bias; uniform over [0, 1)."""
+    torch.manual_seed(0)
+    network = ProtoPNet(2, 1, 2, **SMALL, add_on=add_on, prototype_channels=20)
+    convolutions = [m for m in network.add_on if isinstance(m, torch.nn.Conv2d)]
+    assert len(convolutions) == layers
+    for conv in convolutions:
+        std = math.sqrt(2 / conv.out_channels)
+        # Five standard errors of a deviation and of a mean.
+        count = conv.weight.numel()
+        assert conv.weight.std().item() == pytest.approx(std, abs=5 * std / math.sqrt(2 * count))
+        assert conv.weight.mean().item() == pytest.approx(0.0, abs=5 * std / math.sqrt(count))
+        assert not conv.bias.any()
+    vectors = ProtoPNet(2, 1, 2, **{**SMALL, "prototypes_per_class": 50}).prototype_layer.vectors
+    assert 0 <= vectors.min() < 0.01
+    assert 0.99 < vectors.max() < 1
+    assert vectors.mean().item() == pytest.approx(0.5, abs=0.02)
+    assert vectors.var().item() == pytest.approx(1 / 12, abs=0.005)
 
 
 def test_initial_last_layer_has_the_published_weights():
@@ -167,71 +194,14 @@ def test_gradient_reaches_prototypes_and_backbone():
 
 
 def test_captum_attributes_through_it():
-    network = ProtoPNet(2, 1, 2, **SMALL).eval()
-    x = torch.rand(1, 1, 64, 64)
+    network = ProtoPNet(2, 1, 2, image_size=(32, 32), prototypes_per_class=2, stage=3).eval()
+    x = torch.rand(1, 1, 32, 32)
     method = IntegratedGradients(network)
     values, delta = method.attribute(x, target=1, n_steps=200, return_convergence_delta=True)
     difference = (network(x) - network(torch.zeros_like(x)))[0, 1]
     # Completeness of integrated gradients: the attributions sum to the change of the logit.
     assert values.sum().item() == pytest.approx(difference.item(), abs=0.05)
     assert abs(delta.item()) < 0.05
-
-
-def test_exports_in_float32():
-    network = ProtoPNet(2, 1, 2, **SMALL).eval()
-    x = torch.rand(1, 1, 64, 64)
-    exported = torch.export.export(network, (x,)).module()
-    torch.testing.assert_close(exported(x), network(x))
-
-
-def linear_copy(network):
-    """The same convolutions with weights 1 and no normalisation: gradient = covered pixels."""
-    for module in network.modules():
-        if hasattr(module, "_bn0"):
-            module._bn0, module._bn1, module._bn2 = (torch.nn.Identity() for _ in range(3))
-            module._swish = torch.nn.Identity()
-        if isinstance(module, (torch.nn.Conv2d, torch.nn.Conv3d)):
-            torch.nn.init.constant_(module.weight, 1.0)
-    network.stem_norm, network.activation = torch.nn.Identity(), torch.nn.Identity()
-    return network.double()
-
-
-@pytest.mark.parametrize("stage", range(1, 8))
-@pytest.mark.parametrize("size", [96, 100, 28])
-def test_cell_grid_equals_the_measured_centre(stage, size):
-    """The gradient of one inner cell of a linear copy is symmetric about the cell's true centre."""
-    network = EfficientNetLite0(2, 1, image_size=(512, 512), stage=stage)
-    measured = EfficientNetLite0(2, 1, image_size=(size, size), stage=stage).grid
-    assert network.grid.receptive_field == measured.receptive_field
-    shape = network(torch.rand(1, 1, 512, 512)).shape[2:]
-    assert tuple(shape) == network.grid.shape
-    if size != 96:
-        return
-    linear = linear_copy(EfficientNetLite0(2, 1, image_size=(512, 512), stage=stage))
-    image = torch.zeros(1, 1, 512, 512, dtype=torch.float64, requires_grad=True)
-    cell = tuple(n // 2 - 1 for n in network.grid.shape)
-    linear(image)[(0, 0, *cell)].backward()
-    weight = image.grad[0, 0]
-    rows = weight.sum(dim=1)
-    center = ((torch.arange(512) + 0.5) * rows).sum() / rows.sum()
-    reach = network.grid.receptive_field[0]
-    if reach < 400:  # wholly inside the image, so nothing is cut off
-        assert int((rows > 0).sum()) == reach
-        assert center.item() == pytest.approx(network.grid.center(cell)[0], abs=0.5)
-
-
-@pytest.mark.parametrize("size", [64, 100, 28])
-@pytest.mark.parametrize("stage", [2, 3, 5])
-def test_grid_shape_is_the_shape_of_the_features(size, stage):
-    network = EfficientNetLite0(2, 1, image_size=(size, size), stage=stage).eval()
-    assert tuple(network(torch.rand(1, 1, size, size)).shape[2:]) == network.grid.shape
-
-
-def test_gray_stem_equals_a_gray_image_repeated_three_times():
-    gray = EfficientNetLite0(2, 1, image_size=(64, 64), stage=2, weights="package").eval()
-    color = EfficientNetLite0(2, 3, image_size=(64, 64), stage=2, weights="package").eval()
-    x = torch.rand(1, 1, 64, 64)
-    torch.testing.assert_close(gray(x), color(x.repeat(1, 3, 1, 1)), rtol=1e-4, atol=1e-4)
 
 
 def test_twin_shares_features_and_has_a_class_activation_map():

@@ -94,6 +94,49 @@ def test_all_keys_move_together():
     assert torch.equal(out["image"], out["mask"])
 
 
+def test_a_marked_pixel_and_its_mask_move_together():
+    transform = RandRadiographd("image", mask_keys=("mask",))
+    transform.set_random_state(3)
+    places = set()
+    for _ in range(60):
+        image = dot((24, 32), 9, 21)
+        out = transform({"image": image, "mask": image.bool()})
+        assert out["mask"].dtype == torch.bool
+        assert out["mask"].shape == (1, 24, 32)
+        place = brightest(out["image"])
+        assert out["mask"][(0, *place)]
+        assert out["mask"].sum() <= 4
+        (step,) = out["image_augmentation"]
+        assert torch.equal(Augmentation(**step).apply_mask(image.bool()), out["mask"])
+        places.add(place)
+    assert len(places) > 10
+
+
+def test_a_region_is_cut_where_half_of_a_pixel_is_inside():
+    region = torch.zeros(1, 20, 20, dtype=torch.bool)
+    region[0, 5:12, 6:15] = True
+    drawn = Augmentation(0.1, 1.08, (0.03, -0.04), 1.2)
+    shares = Augmentation(0.1, 1.08, (0.03, -0.04), 1.0).apply(region.float())
+    assert torch.equal(drawn.apply_mask(region), shares > 0.5)
+
+
+def test_an_empty_mask_stays_empty_and_a_region_can_leave_the_image():
+    away = Augmentation(0.0, 1.0, (0.5, 0.0), 1.0)
+    assert not away.apply_mask(torch.zeros(1, 8, 8, dtype=torch.bool)).any()
+    assert not away.apply_mask(dot((8, 8), 6, 3).bool()).any()
+    assert away.apply_mask(dot((8, 8), 2, 3).bool()).nonzero().tolist() == [[0, 6, 3]]
+
+
+def test_masks_take_no_random_numbers():
+    image, mask = torch.rand(1, 16, 16), dot((16, 16), 3, 3).bool()
+    alone, together = augmentation(seed=5), augmentation(seed=5, mask_keys=("mask",))
+    for _ in range(3):
+        expected = alone({"image": image})
+        out = together({"image": image, "mask": mask})
+        assert torch.equal(out["image"], expected["image"])
+        assert set(out) == {*expected, "mask"}
+
+
 @pytest.mark.parametrize("shape", [(1, 16, 16), (1, 8, 8, 8)])
 def test_the_seed_decides(shape):
     image = MetaTensor(torch.rand(shape))

@@ -1,0 +1,265 @@
+"""What people marked, read for the training: regions of findings, and verdicts on single patches.
+
+Symbols: ``*S`` axes of the network's input, ``N`` training images.
+
+Both are brought to the network's input by the placement of their image. Projection, validation and
+prediction do not know them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medproto.data import Cohort, CohortReport, read_mask
+from medproto.data.cohort import read_table
+from medproto.errors import CohortError
+from medproto.losses import ALL_CLASSES
+from medproto.networks.heads import prototype_counts
+from medproto.records import PixelBox
+from medproto.transforms import FitImage
+
+from .config import ConfigError, RunConfig
+from .runs import file_digest
+
+__all__ = ["Annotations", "MarkedPatch", "read_annotations"]
+
+logger = logging.getLogger("medproto.train")
+
+COLUMNS = ("image", "box", "class", "verdict")
+VERDICTS = ("forbid", "keep")
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedPatch:
+    """A verdict on one patch of a training image.
+
+    Args:
+        row: zero-based row of the cohort.
+        start: first corner of the box, position in network pixels, per axis.
+        stop: last corner.
+        class_index: class whose prototypes are concerned, or ``ALL_CLASSES``.
+        verdict: ``forbid`` or ``keep``.
+    """
+
+    row: int
+    start: tuple[float, ...]
+    stop: tuple[float, ...]
+    class_index: int
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """What the losses of a training need beside images and labels.
+
+    Args:
+        masks: ``[1, *S]`` bool for each training image in the order of the table, all false where
+            nothing is marked; ``None`` if no loss uses them.
+        patches: with a coefficient above 0.
+    """
+
+    masks: tuple[Tensor, ...] | None = None
+    patches: tuple[MarkedPatch, ...] = ()
+
+
+def read_annotations(
+    config: RunConfig, cohort: Cohort, report: CohortReport
+) -> tuple[RunConfig, Annotations]:
+    """Read what the coefficients of the configuration ask for.
+
+    Args:
+        config: resolved.
+        cohort: with a column ``split``.
+        report: of its check, without problems.
+
+    Returns:
+        The configuration with the digest of the table of patches, and the annotations.
+
+    Raises:
+        ConfigError: if a coefficient is above 0 and there is nothing it could act on, or the table
+            of patches is not the one whose digest the configuration has.
+        CohortError: if a row of the table of patches is unusable; row and reason are named.
+    """
+    shapes = [() if r is None else r.shape for r in report.references]
+    masks = _read_masks(config, cohort, shapes) if config.training.fine_annotation else None
+    data = config.data
+    if data.patches is None:
+        _check_coefficients(config, ())
+        return config, Annotations(masks)
+    path = Path(data.patches)
+    patches = _read_patches(path, config, cohort, shapes)
+    _check_coefficients(config, patches)
+    digest = file_digest(path)
+    if data.patches_digest not in (None, digest):
+        raise ConfigError(
+            f"data.patches must have the digest {data.patches_digest} of data.patches_digest, got "
+            f"{digest}. Take the same table, or leave data.patches_digest out."
+        )
+    data = data.model_copy(update={"patches_digest": digest})
+    used = tuple(p for p in patches if getattr(config.training, p.verdict))
+    return config.model_copy(update={"data": data}), Annotations(masks, used)
+
+
+def _check_coefficients(config: RunConfig, patches: Sequence[MarkedPatch]) -> None:
+    """Refuse a coefficient without patches and patches without a coefficient."""
+    for verdict in VERDICTS:
+        count = sum(patch.verdict == verdict for patch in patches)
+        coefficient = getattr(config.training, verdict)
+        if coefficient and not count:
+            raise ConfigError(
+                f"training.{verdict} above 0 needs a table with the verdict {verdict!r} in "
+                f"data.patches, see docs/annotations.md; there is none. Name one, or set "
+                f"training.{verdict}=0."
+            )
+        if count:
+            logger.info("%d patch(es) to %s, coefficient %g.", count, verdict, coefficient)
+    if config.data.patches is not None and not (config.training.forbid or config.training.keep):
+        raise ConfigError(
+            "data.patches acts through training.forbid and training.keep, and both are 0; set one "
+            "of them above 0, or leave data.patches out."
+        )
+
+
+def _train_rows(cohort: Cohort) -> list[int]:
+    return [row for row, split in enumerate(cohort.table["split"]) if split == "train"]
+
+
+def _placing(config: RunConfig) -> FitImage:
+    side = config.data.image_size or 0
+    return FitImage((side, side), config.data.mode)
+
+
+def _read_masks(
+    config: RunConfig, cohort: Cohort, shapes: Sequence[tuple[int, ...]]
+) -> tuple[Tensor, ...]:
+    fit, rows = _placing(config), _train_rows(cohort)
+    nothing = torch.zeros(1, *fit.spatial_size, dtype=torch.bool)
+    masks = []
+    for row in rows:
+        marked = _marked(cohort, row, shapes[row])
+        masks.append(nothing if marked is None else _fit_mask(fit, marked))
+    count = sum(bool(mask.any()) for mask in masks)
+    if not count:
+        raise ConfigError(
+            "training.fine_annotation above 0 needs training images with something in the column "
+            f"`mask` or `box`; none of the {len(rows)} has a marked region. Add them, or set "
+            "training.fine_annotation=0."
+        )
+    logger.info("%d of %d training images have a marked region.", count, len(rows))
+    return tuple(masks)
+
+
+def _marked(cohort: Cohort, row: int, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
+    """Return the stored mask, else the pixels of the boxes; ``None`` with neither."""
+    path = cohort.mask_path(row)
+    if path is not None:
+        return read_mask(path)
+    text = str(cohort.table["box"].iloc[row]) if "box" in cohort.table else ""
+    boxes = [_box(part) for part in text.split(";") if part.strip()]
+    if not boxes:
+        return None
+    inside = np.zeros(shape, dtype=np.bool_)
+    for box in boxes:
+        inside[tuple(slice(a, b) for a, b in zip(box.start, box.stop, strict=True))] = True
+    return inside
+
+
+def _box(text: str) -> PixelBox:
+    return PixelBox.from_list([int(value) for value in text.split(",")])
+
+
+def _fit_mask(fit: FitImage, marked: NDArray[np.bool_]) -> Tensor:
+    """Return ``[1, *S]`` bool; the smallest region keeps at least one pixel.
+
+    A pixel is inside if more than half of what the fullest one shows lies in it.
+    """
+    fitted = fit(torch.from_numpy(marked)[None]).as_tensor()
+    return fitted > fitted.max() / 2
+
+
+def _read_patches(
+    path: Path, config: RunConfig, cohort: Cohort, shapes: Sequence[tuple[int, ...]]
+) -> list[MarkedPatch]:
+    try:
+        table = read_table(path)
+    except CohortError as error:
+        raise CohortError(f"the table of patches (data.patches) is unusable: {error}") from None
+    missing = [name for name in COLUMNS if name not in table.columns]
+    if missing:
+        raise CohortError(
+            f"the table of patches must have the columns {', '.join(COLUMNS)}; {missing} missing."
+        )
+    rows = {cohort.image_path(row).resolve(): row for row in range(len(cohort))}
+    classes, fit = _classes(config), _placing(config)
+    patches = []
+    for number, (image, *cells) in enumerate(zip(*(table[c] for c in COLUMNS), strict=True)):
+        try:
+            row = rows.get((path.parent / image).resolve())
+            patches.append(_patch(row, cells, cohort, shapes, classes, fit))
+        except ValueError as error:
+            raise CohortError(f"row {number} of the table of patches: {error}") from None
+    return patches
+
+
+def _patch(
+    row: int | None,
+    cells: Sequence[str],
+    cohort: Cohort,
+    shapes: Sequence[tuple[int, ...]],
+    classes: dict[str, int],
+    fit: FitImage,
+) -> MarkedPatch:
+    """Read one row: box, class and verdict of an image.
+
+    Raises:
+        ValueError: with the reason, if it is unusable.
+    """
+    text, name, verdict = cells
+    if row is None:
+        raise ValueError(
+            "its image is none of the cohort's; paths start from the folder of the table."
+        )
+    split = cohort.table["split"].iloc[row]
+    if split != "train":
+        raise ValueError(f"its image must be one of the split train, got {split!r}.")
+    if verdict not in VERDICTS:
+        raise ValueError(f"verdict must be one of {list(VERDICTS)}, got {verdict!r}.")
+    if name and name not in classes:
+        raise ValueError(
+            f"class must be one of {list(classes)}, the classes with prototypes, or empty for all, "
+            f"got {name!r}."
+        )
+    try:
+        box = _box(text)
+    except ValueError:
+        raise ValueError(f"box must be 'row0,col0,row1,col1', got {text!r}.") from None
+    shape = shapes[row]
+    if len(box.stop) != len(shape) or any(b > n for b, n in zip(box.stop, shape)):
+        raise ValueError(f"box must lie in the image of {list(shape)} pixels, got {text!r}.")
+    placement = fit.placement(shape)
+    return MarkedPatch(
+        row=row,
+        start=placement.to_network(box.start),
+        stop=placement.to_network(box.stop),
+        class_index=classes[name] if name else ALL_CLASSES,
+        verdict=verdict,
+    )
+
+
+def _classes(config: RunConfig) -> dict[str, int]:
+    """Return the index of each class that has prototypes."""
+    names = config.data.classes or ()
+    model = config.model
+    try:
+        counts = prototype_counts(model.head, model.prototypes_per_class, len(names))
+    except ValueError as error:
+        raise ConfigError(f"the settings of the model do not fit together: {error}") from None
+    return {name: k for k, (name, count) in enumerate(zip(names, counts, strict=True)) if count}
