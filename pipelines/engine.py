@@ -134,7 +134,9 @@ def validate(
 
 
 def _area_of_findings(logits: Tensor, labels: Tensor) -> float:
-    figure = multilabel_auroc(logits.double().sigmoid().numpy(), labels.double().numpy())
+    # The metric's engine hands over a single column as [N].
+    chances, truth = (x.double().reshape(len(x), -1).numpy() for x in (logits.sigmoid(), labels))
+    figure = multilabel_auroc(chances, truth)
     return 0.5 if figure is None else figure
 
 

@@ -78,8 +78,31 @@ def train(
     place = find_device(device)
     cohort, report = usable(cohort, config)
     config, annotations = read_annotations(resolve(config, cohort, report), cohort, report)
+    modules = _build(config, twin=twin, device=place)
     out.mkdir(parents=True, exist_ok=True)
-    return _Training(snapshot(cohort, report, out), out, config, twin, place, annotations).run()
+    cohort = snapshot(cohort, report, out)
+    return _Training(cohort, out, config, twin, place, annotations, modules).run()
+
+
+def _build(config: RunConfig, *, twin: bool, device: torch.device) -> TrainedModules:
+    torch.manual_seed(config.seed)
+    model, data = config.model, config.data
+    size = data.image_size or 0
+    try:
+        network = ProtoPNet(
+            2,
+            1,
+            len(data.classes or ()) - (model.head == "ordinal"),
+            image_size=(size, size),
+            **model.model_dump(exclude={"initialization"}),
+        )
+    except ValueError as error:
+        raise ConfigError(f"the settings of the model do not fit together: {error}") from error
+    modules = TrainedModules(network, with_twin=twin).to(device)
+    for parameter in modules.parameters():
+        if parameter.ndim == 4:  # a CPU runs depthwise convolutions faster this way
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return modules
 
 
 @dataclass
@@ -90,10 +113,11 @@ class _Training:
     twin: bool
     device: torch.device
     annotations: Annotations
+    modules: TrainedModules
 
     def run(self) -> RunFolder:
         train, val = self._load("train"), self._load("val")
-        modules = self._modules()
+        modules = self.modules
         checkpoint = Checkpoint(
             self.out / "checkpoints" / "progress.pt", self.config.digest(), self.cohort.digest
         )
@@ -129,26 +153,6 @@ class _Training:
         steps = {"spatial_size": (size, size), "voi": data.voi, "mode": data.mode}
         logger.info("reading %d images (%s).", len(rows), split)
         return ImageSet.load(self.cohort, rows, data.classes or (), steps)
-
-    def _modules(self) -> TrainedModules:
-        torch.manual_seed(self.config.seed)
-        model, data = self.config.model, self.config.data
-        size = data.image_size or 0
-        try:
-            network = ProtoPNet(
-                2,
-                1,
-                len(data.classes or ()) - (model.head == "ordinal"),
-                image_size=(size, size),
-                **model.model_dump(exclude={"initialization"}),
-            )
-        except ValueError as error:
-            raise ConfigError(f"the settings of the model do not fit together: {error}") from error
-        modules = TrainedModules(network, with_twin=self.twin).to(self.device)
-        for parameter in modules.parameters():
-            if parameter.ndim == 4:  # a CPU runs depthwise convolutions faster this way
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        return modules
 
     def _finish(
         self,

@@ -1,9 +1,11 @@
 """A whole run of the multi-label head, from the commands: train, evaluate, predict, prune."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from torch import nn
 from typer.testing import CliRunner
 
 from audit import AuditLog
@@ -20,6 +22,7 @@ from pipelines.localization import locate_evidence
 from pipelines.runs import RunFolder
 
 FINDINGS = ("blob", "hole", "nothing")
+MULTILABEL = {"head": "multilabel", "device": "cpu"}
 
 
 def command(*arguments):
@@ -136,12 +139,23 @@ def test_subgroups_are_of_the_macro_figure(run, judged):
 def test_validation_masks_what_is_uncertain(run, split_of):
     images = split_of("val")
     logits, labels = infer_logits(run.network, images), images.labels
-    scores = validate(run.network, images, head="multilabel", device="cpu")
+    scores = validate(run.network, images, **MULTILABEL)
     areas = [area(logits[:, k], labels[:, k]) for k in range(3)]
     assert scores["auroc"] == pytest.approx(np.mean(areas))
     losses = np.where(labels == 1, np.log1p(np.exp(-logits)), np.log1p(np.exp(logits)))
     losses = np.where(np.isnan(labels), np.nan, losses)
     assert scores["loss"] == pytest.approx(np.nanmean(losses, axis=1).mean(), rel=1e-5)
+
+
+def test_one_finding_alone_is_validated(run, split_of):
+    class First(nn.Module):
+        def forward(self, images):
+            return run.network(images)[:, :1]
+
+    images = split_of("val")
+    alone = validate(First(), replace(images, labels=images.labels[:, :1]), **MULTILABEL)
+    logits = infer_logits(run.network, images)
+    assert alone["auroc"] == pytest.approx(area(logits[:, 0], images.labels[:, 0]))
 
 
 def test_doubt_is_by_finding(run, judged):

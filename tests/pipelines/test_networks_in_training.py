@@ -74,3 +74,4 @@ def test_settings_that_do_not_fit_leave_nothing_behind(
     settings = [s for s in tiny_settings if not s.startswith("model.prototypes_per_class")]
     with pytest.raises(ConfigError, match=message):
         train(tiny_cohort, tmp_path / "run", load_config(None, [*settings, *setting.split()]))
+    assert not (tmp_path / "run").exists()
