@@ -16,17 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medproto.metrics import (
-    Metric,
     aggregate,
-    auroc,
     bootstrap,
-    multilabel_auroc,
-    ordinal_auroc,
     probabilities,
 )
 from medproto.records import HeadKind
 
 from .datasets import ImageSet
+from .discrimination import ranking_metric
 
 __all__ = ["RULES", "summarize_groups"]
 
@@ -106,9 +103,10 @@ def _summarize(
     rule: str = head if head in RULES else "two classes"
     if head == "multiclass" and logits.shape[1] > 2:
         rule, kept = "classes", ~several
-    measure: Metric = {"multilabel": multilabel_auroc, "ordinal": ordinal_auroc}.get(head, auroc)
     chances = probabilities(joint.logits, head=head, temperature=temperature)
-    figure = bootstrap(measure, chances[kept], targets[kept], groups=owners[kept], seed=seed)
+    figure = bootstrap(
+        ranking_metric(head), chances[kept], targets[kept], groups=owners[kept], seed=seed
+    )
     return {
         "auroc": figure.to_dict(),
         "n": figure.n,
