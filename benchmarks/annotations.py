@@ -4,7 +4,7 @@
 
 Three trainings a seed on phantoms with nodules: without marks; with the nodules' masks (fine
 annotation); and with forbidden patches. Those are what a reader of the first run would forbid: the
-source boxes of its nodule prototypes that lie off the nodule. Measured on other patients: AUROC
+source boxes of its nodule prototypes that have no nodule in them. Measured on other patients: AUROC
 and the pointing game (largest contribution inside the nodule) beside the best constant location;
 and on the forbidden patches the similarity of the nodule prototypes to them (mean over patches of
 the largest one under the box), before and after. Writes results/annotations.json.
@@ -50,13 +50,14 @@ def draw_cohort(folder, name, patients, seed):
 
 
 def off_nodule(run):
-    """Row and box of each source of a nodule prototype whose middle is not in the mask."""
+    """Row and box of each source of a nodule prototype whose box has no nodule in it."""
     found = set()
     for source in run.sources:
         if source.class_name == "nodule":
             mask = read_mask(run.cohort.mask_path(source.row))
-            if not mask[tuple(int(v) for v in source.box.center)]:
-                found.add((source.row, source.box))
+            box = source.box
+            if not mask[tuple(map(slice, box.start, box.stop))].any():
+                found.add((source.row, box))
     return sorted(found, key=lambda entry: (entry[0], entry[1].to_list()))
 
 
