@@ -22,6 +22,21 @@ class Displaced(torch.nn.Module):
         return self.conv(torch.nn.functional.pad(x, (0, 8, 0, 8)))[:, :, :8, :8] + 0.1
 
 
+class Switched(torch.nn.Module):
+    """Looks through one tap at dark images and through another at bright ones."""
+
+    out_channels = 2
+
+    def __init__(self):
+        super().__init__()
+        self.dark, self.bright = Displaced((4, 7)), Displaced((0, 0))
+        self.grid = self.dark.grid
+
+    def forward(self, x):
+        bright = x.mean(dim=(1, 2, 3), keepdim=True) > 5
+        return torch.where(bright, self.bright(x), self.dark(x))
+
+
 @pytest.mark.parametrize("tap", [(4, 4), (0, 7), (6, 1)])
 def test_equals_the_place_of_the_only_weight(tap):
     torch.manual_seed(0)
@@ -33,6 +48,25 @@ def test_equals_the_place_of_the_only_weight(tap):
     shift = measure_center_shift(network.eval(), [torch.rand(8, 1, 64, 64)] * 2)
     # The kernel's middle is tap 4, the theoretical centre.
     assert shift == pytest.approx((tap[0] - 4, tap[1] - 4), abs=1e-4)
+
+
+def test_a_few_cells_that_look_elsewhere_do_not_count():
+    """Two of ten images are so bright that other filters answer; a mean would follow them."""
+    torch.manual_seed(0)
+    network = ProtoPNet(
+        2, 1, 2, image_size=(64, 64), prototypes_per_class=1, stage=3, similarity="log"
+    )
+    network.backbone = Switched()
+    network.prototype_layer.vectors = torch.nn.Parameter(torch.rand(2, 2))
+    images = torch.rand(10, 1, 64, 64)
+    images[:2] += 10
+    assert measure_center_shift(network.eval(), [images]) == pytest.approx((0.0, 3.0), abs=1e-4)
+
+
+def test_no_image_is_refused():
+    network = ProtoPNet(2, 1, 2, image_size=(64, 64), prototypes_per_class=1, stage=3)
+    with pytest.raises(ValueError, match="batches must hold an image, got none"):
+        measure_center_shift(network.eval(), [])
 
 
 def test_shift_moves_the_grid_and_is_part_of_the_model():
