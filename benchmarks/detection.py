@@ -123,7 +123,7 @@ def measure(seed, data, options):
         cohort = make_cohort(folder, seed, options.patients)
         config = load_config(None, [f"seed={seed}", *SETTINGS, *options.settings])
         run = train(cohort, folder / "run", config)
-        unusual = run.doubt.unusual
+        unusual, figures = run.doubt.unusual, run.metrics  # read while the folder is there
         if unusual is None:
             sys.exit("the flag needs 19 validation patients or more; pass more --patients.")
         usual = one_a_patient(run)
@@ -140,7 +140,7 @@ def measure(seed, data, options):
         "config_digest": run.card.config_digest,
         "images": {split: int(counts[split]) for split in ("train", "val", "test")},
         "validation_patients": unusual.groups,
-        "auroc_of_the_classifier": run.metrics["auroc"],
+        "auroc_of_the_classifier": figures["auroc"],
         "seconds": round(time.perf_counter() - started),
         "kinds": {kind: judge(unusual, own, found) for kind, found in scores.items()},
         "left_out": {kind: why for kind, why in kinds.items() if isinstance(why, str)},
