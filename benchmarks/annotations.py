@@ -1,17 +1,21 @@
 """Do marks move the evidence? Masks, and forbidden patches, on synthetic radiographs.
 
-    make bench NAME=annotations
+    make bench NAME=annotations                                   # both parts, three seeds
+    .venv/bin/python benchmarks/annotations.py forbidden --seeds 0
 
-Three trainings a seed on phantoms with nodules: without marks; with the nodules' masks (fine
-annotation); and with forbidden patches. Those are what a reader of the first run would forbid: the
-source boxes of its nodule prototypes that have no nodule in them. Measured on other patients: AUROC
-and the pointing game (largest contribution inside the nodule) beside the best constant location;
-and on the forbidden patches the similarity of the nodule prototypes to them (mean over patches of
-the largest one under the box), before and after. Writes results/annotations.json.
+Part `masks`: phantoms with nodules, without marks and with the nodules' masks (fine annotation).
+
+Part `forbidden`: into 95 % of the images with a nodule and 5 % of the normal ones an electrode (a
+bright ring) is burned, so that a network can be right for the wrong reason; without marks, and with
+the electrodes of ten training images forbidden to the nodule prototypes.
+
+Measured on other patients, who have no electrode in either part: AUROC, and the pointing game
+(largest contribution inside the nodule) beside the best constant location. With an electrode burned
+into each of these images: the largest similarity of a nodule prototype to it, and the share of
+images where no other place is more similar to one. Writes results/annotations_PART.json.
 """
 
 import argparse
-import csv
 import json
 import os
 import platform
@@ -24,9 +28,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
+from PIL import Image
 
-from medproto.data import Cohort, from_dicom, read_mask, split_cohort
+from medproto.data import Cohort, read_image, split_cohort
 from medproto.data.phantom import make_phantom_cohort
 from pipelines.config import load_config
 from pipelines.evaluate import evaluate_run, load_split
@@ -34,112 +40,123 @@ from pipelines.patch_cost import cells_under
 from pipelines.train import train
 
 SIZE, PATIENTS, TEST_PATIENTS = 256, 100, 80
+FORBIDDEN = 10  # patches
 SETTINGS = ("data.image_size=128", "training.batch_size=8", "training.features_epochs=12")
-MARKS = {
-    "no marks": (),
-    "masks": ("training.fine_annotation=0.1",),
-    "forbidden": ("training.forbid=0.1",),
+RATES = {
+    "masks": {"nodule": 0.0, "normal": 0.0},
+    "forbidden": {"nodule": 0.95, "normal": 0.05},
 }
+MARKED = {"masks": "training.fine_annotation=0.1", "forbidden": "training.forbid=0.1"}
 
 
-def draw_cohort(folder, name, patients, seed):
-    labels = make_phantom_cohort(folder / name, patients=patients, size=SIZE, seed=seed)
-    cohort, _ = from_dicom(folder / name, labels=labels)
-    split_cohort(cohort, folds=None, seed=seed).save(folder / f"{name}.csv")
-    return Cohort.read(folder / f"{name}.csv")
+def burn_electrode(pixels, random):
+    """A bright ring somewhere in the upper part of the image; returns its box."""
+    radius = 0.05 * SIZE
+    center = random.uniform((0.1, 0.15), (0.2, 0.85)) * SIZE
+    distance = np.hypot(*(np.mgrid[:SIZE, :SIZE] + 0.5 - center[:, None, None]))
+    pixels[(distance < radius) & (distance > radius / 2)] = 1.0
+    return [*np.floor(center - radius).astype(int), *np.ceil(center + radius).astype(int)]
 
 
-def off_nodule(run):
-    """Row and box of each source of a nodule prototype whose box has no nodule in it."""
-    found = set()
-    for source in run.sources:
-        if source.class_name == "nodule":
-            mask = read_mask(run.cohort.mask_path(source.row))
-            box = source.box
-            if not mask[tuple(map(slice, box.start, box.stop))].any():
-                found.add((source.row, box))
-    return sorted(found, key=lambda entry: (entry[0], entry[1].to_list()))
+def draw_cohort(folder, name, patients, seed, rates):
+    """A cohort of PNG files, and the box of the electrode of each image, or None.
+
+    The phantoms and the places of the electrodes depend on the seed alone.
+    """
+    labels = make_phantom_cohort(folder / f"{name}_dicom", patients=patients, size=SIZE, seed=seed)
+    table, random = pd.read_csv(labels, dtype=str).fillna(""), np.random.default_rng([seed, 7])
+    (folder / name).mkdir()
+    boxes, rows = [], []
+    for number, row in table.iterrows():
+        pixels = read_image(labels.parent / row["image"]).pixels
+        with_electrode = pixels.copy()
+        box = burn_electrode(with_electrode, random)
+        shown = random.random() < rates[row["label"]]
+        boxes.append(box if shown else None)
+        stored = np.round(255 * (with_electrode if shown else pixels)).astype(np.uint8)
+        Image.fromarray(stored).save(folder / name / f"{number:03d}.png")
+        mask = row["mask"] and f"{name}_dicom/{row['mask']}"
+        patient = f"P{row['image'].split('_')[1]}"
+        rows.append((f"{name}/{number:03d}.png", row["label"], patient, mask))
+    own = pd.DataFrame(rows, columns=["image", "label", "patient_id", "mask"])
+    split_cohort(Cohort(own, folder), folds=None, seed=seed).save(folder / f"{name}.csv")
+    return Cohort.read(folder / f"{name}.csv"), boxes
 
 
-def write_patches(path, cohort, patches):
-    with path.open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(("image", "box", "class", "verdict"))
-        for row, box in patches:
-            place = ",".join(map(str, box.to_list()))
-            writer.writerow((cohort.image_path(row).resolve(), place, "nodule", "forbid"))
+def write_patches(path, cohort, boxes):
+    table = cohort.table
+    lines = [
+        f'{table["image"][row]},"{",".join(map(str, box))}",nodule,forbid'
+        for row, box in enumerate(boxes)
+        if box and table["split"][row] == "train" and table["label"][row] == "nodule"
+    ]
+    path.write_text("\n".join(["image,box,class,verdict", *lines[:FORBIDDEN]]) + "\n")
 
 
-def similarity_to(run, patches):
-    """Mean over patches of the largest similarity of a nodule prototype under the box."""
-    network, largest = run.network, []
-    images = load_split(run, run.cohort, [row for row, _ in patches])
-    for position, (_, box) in enumerate(patches):
+def at_electrodes(run, cohort, boxes):
+    """Mean largest similarity there, and the share of images where it is the largest of all."""
+    network, images = run.network, load_split(run, cohort, range(len(boxes)))
+    there, anywhere = [], []
+    for position, box in enumerate(boxes):
         place = images.placement(position)
-        under = cells_under(network.grid, place.to_network(box.start), place.to_network(box.stop))
+        under = cells_under(network.grid, place.to_network(box[:2]), place.to_network(box[2:]))
         with torch.no_grad():
             maps = network.evidence(images.image(position)[None]).similarities[0]
-        largest.append(maps[network.prototype_class == 1][:, under].max().item())
-    return float(np.mean(largest))
+        own = maps[network.prototype_class == 1]
+        there.append(own[:, under].max().item())
+        anywhere.append(own.max().item())
+    share = np.mean(np.array(there) == np.array(anywhere))
+    return {"similarity_at_electrode": float(np.mean(there)), "largest_there": float(share)}
 
 
-def measure(seed):
+def measure(part, seed):
+    """Train without and with marks, and yield the figures of each."""
     with tempfile.TemporaryDirectory() as name:
-        folder, patches = Path(name), []
-        table = folder / "patches.csv"
-        cohort = draw_cohort(folder, "training", PATIENTS, seed)
-        test = draw_cohort(folder, "test", TEST_PATIENTS, seed + 1000)
-        for marks, settings in MARKS.items():
-            if marks == "forbidden":
-                settings = (*settings, f"data.patches={table}")
+        folder = Path(name)
+        cohort, boxes = draw_cohort(folder, "training", PATIENTS, seed, RATES[part])
+        clean, _ = draw_cohort(folder, "clean", TEST_PATIENTS, seed + 1000, RATES["masks"])
+        always = {"nodule": 1.0, "normal": 1.0}
+        other = draw_cohort(folder, "electrode", TEST_PATIENTS, seed + 1000, always)
+        marks = [MARKED[part]]
+        if part == "forbidden":
+            write_patches(folder / "patches.csv", cohort, boxes)
+            marks.append(f"data.patches={folder / 'patches.csv'}")
+        for used, settings in ((False, []), (True, marks)):
             started = time.perf_counter()
             config = load_config(None, [f"seed={seed}", *SETTINGS, *settings])
-            run = train(cohort, folder / marks, config)
+            run = train(cohort, folder / f"run_{used}", config)
             seconds = time.perf_counter() - started
-            if marks == "no marks":
-                patches = off_nodule(run)
-                write_patches(table, run.cohort, patches)
-            figures = describe(run, test, patches)
-            yield {"seed": seed, "marks": marks, **figures, "train_seconds": round(seconds, 1)}
-            if not patches:
-                return  # nothing to correct
-
-
-def describe(run, test, patches):
-    summary = evaluate_run(run, cohort=test).summary
-    place = summary["localization"]
-    joint = run.history[run.history["segment"] == "joint"]
-    costs = [key for key in ("fine_annotation", "forbid") if key in joint]
-    return {
-        "auroc": summary["auroc"],
-        **{key: place[key] for key in ("n", "pointing_game", "constant_location", "area")},
-        "prototypes_off_nodule": len(off_nodule(run)),
-        "nodule_prototypes": int((run.network.prototype_class == 1).sum()),
-        "forbidden_patches": len(patches),
-        "similarity_to_them": similarity_to(run, patches) if patches else None,
-        "cost_by_joint_epoch": {key: joint[key].round(3).tolist() for key in costs},
-    }
-
-
-def text(figure):
-    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
-
-
-def line(result):
-    similarity = result["similarity_to_them"]
-    return (
-        f"{result['seed']:>4}  {result['marks']:<10}{text(result['auroc']):>22}"
-        f"{text(result['pointing_game']):>22}{result['constant_location']['value']:>9.2f}"
-        f"{result['prototypes_off_nodule']:>8}/{result['nodule_prototypes']:<3}"
-        f"{'-' if similarity is None else format(similarity, '.2f'):>11}"
-        f"{result['train_seconds']:>6.0f}"
-    )
+            summary = evaluate_run(run, cohort=clean).summary
+            place = summary["localization"]
+            joint = run.history[run.history["segment"] == "joint"]
+            costs = [key for key in ("fine_annotation", "forbid") if key in joint]
+            yield {
+                "seed": seed,
+                "marks": used,
+                "auroc": summary["auroc"],
+                **{key: place[key] for key in ("n", "pointing_game", "constant_location", "area")},
+                **at_electrodes(run, *other),
+                "cost_by_joint_epoch": {key: joint[key].round(3).tolist() for key in costs},
+                "train_seconds": round(seconds, 1),
+            }
 
 
 HEAD = (
-    f"{'seed':>4}  {'marks':<10}{'AUROC':>22}{'on the nodule':>22}{'constant':>9}"
-    f"{'off nodule':>12}{'similarity':>11}{'s':>6}"
+    f"{'seed':>4} {'marks':>6}{'AUROC':>23}{'on the nodule':>23}{'constant':>10}"
+    f"{'electrode: similarity':>23}{'largest there':>15}{'s':>6}"
 )
+
+
+def line(result):
+    def text(figure):
+        return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+
+    return (
+        f"{result['seed']:>4} {'yes' if result['marks'] else 'no':>6}{text(result['auroc']):>23}"
+        f"{text(result['pointing_game']):>23}{result['constant_location']['value']:>10.3f}"
+        f"{result['similarity_at_electrode']:>23.2f}{result['largest_there']:>15.2f}"
+        f"{result['train_seconds']:>6.0f}"
+    )
 
 
 def facts():
@@ -161,29 +178,33 @@ def facts():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parent / "results" / "annotations.json"
-    )
+    parser.add_argument("parts", nargs="*", choices=[*MARKED, []], help="default: both")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    sys.stdout.write(HEAD + "\n")
-    results = []
-    for seed in options.seeds:
-        for result in measure(seed):
-            results.append(result)
-            sys.stdout.write(line(result) + "\n")
-            sys.stdout.flush()
-    document = {
-        **facts(),
-        "patients": {"training": PATIENTS, "test": TEST_PATIENTS},
-        "image_px": SIZE,
-        "settings": SETTINGS,
-        "marks": MARKS,
-        "results": results,
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(document, indent=1) + "\n")
+    options.out.mkdir(parents=True, exist_ok=True)
+    for part in options.parts or MARKED:
+        sys.stdout.write(f"\n{part}: {MARKED[part]}\n{HEAD}\n")
+        results = []
+        for seed in options.seeds:
+            for result in measure(part, seed):
+                results.append(result)
+                sys.stdout.write(line(result) + "\n")
+                sys.stdout.flush()
+        document = {
+            **facts(),
+            "part": part,
+            "marks": MARKED[part],
+            "settings": SETTINGS,
+            "patients": {"training": PATIENTS, "test": TEST_PATIENTS},
+            "image_px": SIZE,
+            "electrode_rates": RATES[part],
+            "forbidden_patches": FORBIDDEN if part == "forbidden" else 0,
+            "results": results,
+        }
+        path = options.out / f"annotations_{part}.json"
+        path.write_text(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":

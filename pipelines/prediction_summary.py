@@ -73,9 +73,11 @@ def _sum(prediction: LoggedPrediction, k: int) -> list[str]:
             f"  prototype {e['prototype']:>3} ({e['class']}): similarity {e['similarity']:7.3f} x "
             f"weight {e['weights'][k]:+7.3f} = {e['contributions'][k]:+8.3f}   box {e['box_px']}"
         )
+    rest = len(prediction.evidence) - len(speaking)
+    others = f"  {rest} more prototype{'' if rest == 1 else 's'}"
     return [
         *lines,
-        f"  {len(prediction.evidence) - len(speaking)} more prototypes {account.others_sum:+33.3f}",
+        f"{others:<20} {account.others_sum:+33.3f}",
         f"  bias {account.bias:+51.3f}",
         f"  logit of {prediction.names[k]}: {account.logit:+.3f}",
     ]

@@ -11,6 +11,7 @@ from ..charts import confusion_figure, curves_figure, roc_figure
 from ..head_words import HEAD_WORDS
 from ..pictures import to_png_bytes
 from ..raster import FOR, data_uri, picture_uri
+from ..strongest_weight import strongest_elsewhere
 from .case_view import box_text
 from .models import RunReport
 
@@ -184,17 +185,22 @@ def _gallery(report: RunReport) -> list[dict[str, Any]]:
 
 def _prototype(report: RunReport, source: PrototypeSource) -> dict[str, Any]:
     picture = report.pictures.get(source.prototype)
-    weight = None
+    weight, elsewhere, unused = None, None, False
     if report.weights is not None:
+        weights = report.weights[:, source.prototype].tolist()
         # Of grades there is one row less, and all rows are equal.
-        row = min(source.class_index, len(report.weights) - 1)
-        weight = float(report.weights[row, source.prototype])
+        weight = weights[min(source.class_index, len(weights) - 1)]
+        other = strongest_elsewhere(weights, source.class_index, len(report.classes))
+        if other is not None:
+            elsewhere = {"name": report.classes[other], "weight": weights[other]}
+        unused = not any(weights)
     return {
         "source": source,
         "box": box_text(source.box),
         "cell": ", ".join(str(i) for i in source.cell),
         "weight": weight,
-        "unused": weight == 0,
+        "elsewhere": elsewhere,
+        "unused": unused,
         "crop": None if picture is None else picture_uri(picture.crop, side=CROP_SIDE),
         "picture": None
         if picture is None

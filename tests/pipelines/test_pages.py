@@ -2,6 +2,7 @@ import html
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from pipelines.pages import (
     comparison_page,
     run_report,
 )
+from pipelines.pages.run_view import _gallery
 
 ATTACK = '<script>alert("x")</script>'
 
@@ -270,3 +272,19 @@ def test_names_from_data_are_letters_and_no_markup(
 def test_a_shown_prototype_without_a_picture_is_an_error(case):
     with pytest.raises(KeyError, match="1"):
         case_page(replace(case, prototypes={}))
+
+
+def test_the_gallery_says_unused_only_of_prototypes_without_any_weight(sources):
+    weights = np.zeros((2, len(sources)))
+    weights[1 - sources[0].class_index, 0] = 0.75  # speaks for the other class alone
+    report = SimpleNamespace(
+        weights=weights, classes=("normal", "nodule"), pictures={}, sources=sources
+    )
+    cards = {
+        item["source"].prototype: item for group in _gallery(report) for item in group["members"]
+    }
+    other = report.classes[1 - sources[0].class_index]
+    assert cards[0]["elsewhere"] == {"name": other, "weight": 0.75}
+    assert not cards[0]["unused"]
+    assert cards[1]["elsewhere"] is None
+    assert cards[1]["unused"]

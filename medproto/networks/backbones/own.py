@@ -95,10 +95,18 @@ def _build(name: str, spatial_dims: int, in_channels: int) -> nn.Module:
             f"backbone must be an importable 'package.module:factory', got {name!r} ({error}). "
             "Is the package installed in this environment?"
         ) from error
-    network = factory(spatial_dims, in_channels)
+    try:
+        network = factory(spatial_dims, in_channels)
+    except Exception as error:  # whatever a person's own code raises
+        raise ValueError(_raised(name, error)) from error
     if not isinstance(network, nn.Module):
         raise ValueError(f"{name} must return a torch module, got {type(network).__name__}.")
     return network
+
+
+def _raised(name: str, error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{name} must work, it raised {type(error).__name__}: {text}"
 
 
 def _stated_grid(measured: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[CellGrid, bool]:
@@ -121,8 +129,12 @@ def _dry_forward(
     """Return ``D`` and ``*G``."""
     training = network.training
     network.eval()
-    with torch.no_grad():
-        features = network(torch.full((1, in_channels, *image_size), 0.5))
+    try:
+        with torch.no_grad():
+            features = network(torch.full((1, in_channels, *image_size), 0.5))
+    except Exception as error:  # likewise
+        size = [1, in_channels, *image_size]
+        raise ValueError(f"{_raised(name, error)} Its input was {size}.") from error
     network.train(training)
     wanted = 2 + len(image_size)
     found = list(features.shape) if isinstance(features, Tensor) else type(features).__name__

@@ -202,3 +202,24 @@ def test_what_does_not_fit(name, options, message):
 def test_a_package_that_is_not_installed():
     with pytest.raises(ValueError, match="Is the package installed in this environment"):
         build_backbone("no_such_module:x", 2, 1, image_size=(32, 32), trusted=True)
+
+
+def test_errors_of_a_persons_own_code_are_named(monkeypatch):
+    def broken(dims, channels):
+        raise RuntimeError("own factory\nbroke")
+
+    class Narrow(nn.Module):
+        def forward(self, x):
+            return x.reshape(7, -1)
+
+    module = types.ModuleType("broken_networks")
+    module.broken, module.narrow = broken, lambda dims, channels: Narrow()
+    monkeypatch.setitem(sys.modules, "broken_networks", module)
+    monkeypatch.setenv(
+        "MEDPROTO_TRUSTED_BACKBONES", "broken_networks:broken,broken_networks:narrow"
+    )
+    message = "broken_networks:broken must work, it raised RuntimeError: own factory broke"
+    with pytest.raises(ValueError, match=message):
+        build_backbone("broken_networks:broken", 2, 1, image_size=(32, 32))
+    with pytest.raises(ValueError, match=r"narrow must work, .* Its input was \[1, 1, 32, 32\]"):
+        build_backbone("broken_networks:narrow", 2, 1, image_size=(32, 32))
