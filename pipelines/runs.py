@@ -23,7 +23,7 @@ from medproto.networks import ModelCard, ProtoPNet, load_model
 from medproto.networks.model_file import write_atomically
 from medproto.records import PixelBox, PrototypeSource
 
-from .config import RunConfig, load_config
+from .config import ConfigError, RunConfig, load_config
 from .doubt import Doubt, read_doubt
 
 __all__ = [
@@ -71,8 +71,22 @@ class RunFolder:
 
     @cached_property
     def config(self) -> RunConfig:
-        """The resolved configuration."""
-        return load_config(self.path / "config.yaml")
+        """The resolved configuration.
+
+        Raises:
+            ModelFileError: if the file is missing, damaged or not the model card's.
+        """
+        expected = self.card.config_digest
+        try:
+            config = load_config(self.path / "config.yaml")
+        except ConfigError as error:
+            raise _unreadable("config.yaml") from error
+        if config.digest() != expected:
+            raise ModelFileError(
+                "config.yaml must have the digest that stands in model.json; it was altered after "
+                "training. Restore it from a copy."
+            )
+        return config
 
     @cached_property
     def cohort(self) -> Cohort:

@@ -322,3 +322,14 @@ def test_training_on_a_gpu(tiny_cohort, tiny_config, tmp_path):
         pytest.skip("needs a CUDA device")
     run = train(tiny_cohort, tmp_path / "run", tiny_config, twin=True, device="cuda")
     assert run.metrics["prototypes"]["self_similarity_min"] >= 0.9999 * 10
+
+
+def test_an_altered_configuration_is_noticed(run_copy):
+    path = run_copy / "config.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("mode: letterbox", "mode: stretch"))
+    with pytest.raises(ModelFileError, match=r"config.yaml must have the digest .* was altered"):
+        _ = RunFolder(run_copy).config
+    path.write_text(text[:40])
+    with pytest.raises(ModelFileError, match=r"must hold config.yaml, which is missing or damaged"):
+        _ = RunFolder(run_copy).config
