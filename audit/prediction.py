@@ -116,10 +116,9 @@ def _present(
         agrees = label in classes and payload.get("present", [label]) == [label]
         return (classes.index(label),) if agrees else None
     found = [classes[k] for k, logit in enumerate(payload["logits"]) if logit > 0]
-    named = payload.get("present", found)
-    if not isinstance(named, list) or not all(name in classes for name in named):
+    if payload.get("present", found) != found:
         return None
-    return tuple(classes.index(name) for name in named)
+    return tuple(classes.index(name) for name in found)
 
 
 def _shown_logit(head: str, present: tuple[int, ...], logits: list[float]) -> int:

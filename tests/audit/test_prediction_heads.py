@@ -172,13 +172,27 @@ def test_a_record_that_says_another_class_is_present_is_shown_as_it_is(grades):
     assert read_prediction(grades | {"present": ["severe"]}) is None
 
 
-def test_any_field_may_be_missing_or_of_another_type(findings):
-    for key in findings:
-        for value in (None, 1, "x", [], {}, [None]):
-            payload = copy.deepcopy(findings) | {key: value}
-            prediction_lines(payload)
-            del payload[key]
-            prediction_lines(payload)
+NEEDED = ("label", "classes", "probabilities", "logits", "bias", "evidence")
+DERIVED = ("logit_names", "present", "shown_logit")
+
+
+@pytest.mark.parametrize("key", NEEDED)
+def test_without_a_needed_field_there_is_no_table(findings, key):
+    del findings[key]
+    assert prediction_lines(findings) == []
+
+
+@pytest.mark.parametrize("key", DERIVED)
+def test_what_follows_from_the_others_may_be_missing(findings, key):
+    whole = prediction_lines(copy.deepcopy(findings))
+    del findings[key]
+    assert prediction_lines(findings) == whole
+
+
+@pytest.mark.parametrize("value", [None, 1.5, {}, [None], [[]]], ids=str)
+@pytest.mark.parametrize("key", [*NEEDED, *DERIVED, "head"])
+def test_a_field_of_another_type_is_no_prediction(findings, key, value):
+    assert prediction_lines(findings | {key: value}) == []
 
 
 def test_names_cannot_steer_the_terminal(findings):

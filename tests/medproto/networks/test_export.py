@@ -47,7 +47,8 @@ FRESH = """
 import sys, torch
 for name in sys.argv[1:]:
     program = torch.export.load(name + ".pt2").module()
-    torch.save([program(x) for x in torch.load(name + ".images")], name + ".logits")
+    images = torch.load(name + ".images", weights_only=True)
+    torch.save([program(x) for x in images], name + ".logits")
 print("medproto" in sys.modules)
 """
 
@@ -115,7 +116,8 @@ def test_torch_gives_the_same_logits_in_a_process_without_medproto(exports, tmp_
     for name, (case, (network, _, _)) in zip(names, exports.items(), strict=True):
         with torch.no_grad():
             expected = [network(x) for x in batches[case]]
-        torch.testing.assert_close(torch.load(f"{name}.logits"), expected, rtol=1e-5, atol=1e-5)
+        found = torch.load(f"{name}.logits", weights_only=True)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_names_shapes_and_operator_set(exported):
