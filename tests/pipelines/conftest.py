@@ -1,12 +1,14 @@
 """A synthetic case with numbers to check by hand, and a small cohort with a run trained on it."""
 
 import shutil
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 from medproto.data import Cohort, split_cohort
 from medproto.records import (
@@ -18,7 +20,9 @@ from medproto.records import (
     PrototypeEvidence,
     PrototypeSource,
 )
+from pipelines import cli
 from pipelines.config import load_config
+from pipelines.evaluate import load_split
 from pipelines.pictures import PrototypePicture
 from pipelines.runs import RunFolder
 from pipelines.train import train
@@ -45,6 +49,46 @@ def heat(rows=96, cols=80, center=(40, 50)):
     y, x = np.mgrid[:rows, :cols]
     distance = (y - center[0]) ** 2 + (x - center[1]) ** 2
     return np.exp(-distance / 300).astype(np.float32)
+
+
+@pytest.fixture
+def main(monkeypatch, capsys):
+    """Run the whole program in this process; returns status, stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["medproto", *map(str, arguments)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            status = end.code or 0
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def command():
+    """Run a command that must succeed; returns typer's result."""
+
+    def run(*arguments):
+        result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+        assert result.exit_code == 0, result.output
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def load_part():
+    """Read one split of a run."""
+
+    def load(run, split):
+        table = run.cohort.table
+        return load_split(run, run.cohort, table.index[table["split"] == split].tolist())
+
+    return load
 
 
 @pytest.fixture(scope="session")
@@ -306,12 +350,8 @@ HEADS = {
 
 
 @pytest.fixture(scope="session")
-def train_head(tmp_path_factory):
+def train_head(tmp_path_factory, command):
     """Train on findings or grades by the command; returns the table, the run and the output."""
-    from typer.testing import CliRunner
-
-    from pipelines.cli import app
-
     done = {}
 
     def run(task):
@@ -321,8 +361,7 @@ def train_head(tmp_path_factory):
             settings = [part for value in (*TINY, *HEADS[task]) for part in ("--set", value)]
             arguments = ["--cohort", str(table), "--out", str(folder / "run"), *settings]
             arguments += ["--twin"] * (task == "grades")
-            result = CliRunner().invoke(app, ["train", *arguments])
-            assert result.exit_code == 0, result.output
+            result = command("train", *arguments)
             done[task] = (table, RunFolder(folder / "run"), result.output)
         return done[task]
 

@@ -22,23 +22,6 @@ def command(*arguments):
 
 
 @pytest.fixture
-def main(monkeypatch, capsys):
-    """Run the whole program in this process; returns status, stdout and stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["medproto", *map(str, arguments)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            status = end.code or 0
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
 def log(tmp_path):
     AuditLog.create(tmp_path / "log.db").close()
     return tmp_path / "log.db"

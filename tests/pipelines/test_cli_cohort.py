@@ -1,34 +1,15 @@
 """`medproto cohort` with columns of findings: build, split and check, as a user types it."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-import pipelines.cli as cli
 from medproto.data import Cohort
 
 A = ["1", "0"] * 6
 B = ["1", "1", "0", "0", "-1", ""] * 2
-
-
-@pytest.fixture
-def main(monkeypatch, capsys):
-    """Run the whole program in this process; returns status, stdout and stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["medproto", *map(str, arguments)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            status = end.code or 0
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

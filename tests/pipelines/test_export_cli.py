@@ -2,14 +2,13 @@
 
 import json
 import re
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-import pipelines.cli as cli
 from medproto.networks import export
 from medproto.networks.export_card import check_export
 
@@ -18,20 +17,9 @@ EXAMPLE, CHECK = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
 
 
 @pytest.fixture
-def main(monkeypatch, capsys):
+def main(main):
     """Run ``medproto model export``; returns status, stdout and stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["medproto", "model", "export", *map(str, arguments)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            status = end.code or 0
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
+    return partial(main, "model", "export")
 
 
 def test_onnx_and_the_example_of_the_docs(tiny_run, tmp_path, monkeypatch, main):

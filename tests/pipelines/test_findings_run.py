@@ -2,17 +2,16 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from torch import nn
-from typer.testing import CliRunner
 
 from audit import AuditLog
 from medproto.data import Cohort
 from medproto.errors import CohortError
 from pipelines.cases import explain_case
-from pipelines.cli import app
 from pipelines.engine import validate
 from pipelines.ensemble import Ensemble
 from pipelines.evaluate import evaluate_run, load_split
@@ -23,12 +22,6 @@ from pipelines.runs import RunFolder
 
 FINDINGS = ("blob", "hole", "nothing")
 MULTILABEL = {"head": "multilabel", "device": "cpu"}
-
-
-def command(*arguments):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == 0, result.output
-    return result
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +35,8 @@ def run(trained):
 
 
 @pytest.fixture(scope="module")
-def split_of(run):
-    def load(split):
-        table = run.cohort.table
-        return load_split(run, run.cohort, table.index[table["split"] == split].tolist())
-
-    return load
+def split_of(run, load_part):
+    return partial(load_part, run)
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +170,7 @@ def test_the_evidence_is_that_of_the_likeliest_true_finding(run, judged):
         assert case.box == evidence.box
 
 
-def test_commands_say_the_findings(trained):
+def test_commands_say_the_findings(trained, command):
     table, run, output = trained
     assert "blob (6 of 12)" in output
     assert "hole (6 of 10)" in output
@@ -199,7 +188,7 @@ def test_another_cohort_needs_every_finding(trained):
         evaluate_run(run, cohort=part)
 
 
-def test_predictions_are_recorded_with_sums_for_each_finding(run, tmp_path):
+def test_predictions_are_recorded_with_sums_for_each_finding(run, tmp_path, command):
     log = tmp_path / "log.db"
     AuditLog.create(log).close()
     rows = run.cohort.table.index[run.cohort.table["split"] == "test"][:4]
@@ -217,7 +206,7 @@ def test_predictions_are_recorded_with_sums_for_each_finding(run, tmp_path):
     command("audit", "verify", log)
 
 
-def test_comparison_of_methods(run, tmp_path):
+def test_comparison_of_methods(run, tmp_path, command):
     document = json.loads(command("compare", run.path, "--out", tmp_path / "c", "--json").stdout)
     assert document["n"] == 9
     rows = {row["name"]: row for row in document["rows"]}
@@ -226,7 +215,7 @@ def test_comparison_of_methods(run, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def pruned(run, tmp_path_factory):
+def pruned(run, tmp_path_factory, command):
     out = tmp_path_factory.mktemp("pruned") / "run"
     listed = json.loads(command("prototypes", "list", run.path, "--json").stdout)["prototypes"]
     assert [entry["class"] for entry in listed] == ["blob"] * 3 + ["hole"] * 3
@@ -235,7 +224,7 @@ def pruned(run, tmp_path_factory):
     return RunFolder(out)
 
 
-def test_a_pruned_run_is_a_run(run, pruned, tmp_path):
+def test_a_pruned_run_is_a_run(run, pruned, tmp_path, command):
     assert set(pruned.network.prototype_class.tolist()) == {0, 1}
     assert len(pruned.sources) < len(run.sources)
     assert pruned.card.cohort_digest == pruned.cohort.digest
@@ -249,7 +238,7 @@ def test_a_pruned_run_is_a_run(run, pruned, tmp_path):
             assert hit["agrees"] is expected.get(float(targets[hit["row"], 0]))
 
 
-def test_an_ensemble_of_findings(run, pruned, tmp_path):
+def test_an_ensemble_of_findings(run, pruned, tmp_path, command):
     runs = ["--run", run.path, "--run", pruned.path]
     document = json.loads(command("ensemble", "evaluate", *runs, "--json").stdout)
     rows = run.cohort.table.index[run.cohort.table["split"] == "test"].tolist()

@@ -2,27 +2,20 @@
 
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from audit import AuditLog
 from medproto.data import Cohort
 from medproto.errors import CohortError
-from pipelines.cli import app
 from pipelines.engine import validate
-from pipelines.evaluate import evaluate_run, load_split
+from pipelines.evaluate import evaluate_run
 from pipelines.inference import infer_logits
 from pipelines.runs import RunFolder
 
 GRADES = ("none", "mild", "severe")
-
-
-def command(*arguments):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == 0, result.output
-    return result
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +29,8 @@ def run(trained):
 
 
 @pytest.fixture(scope="module")
-def split_of(run):
-    def load(split):
-        table = run.cohort.table
-        return load_split(run, run.cohort, table.index[table["split"] == split].tolist())
-
-    return load
+def split_of(run, load_part):
+    return partial(load_part, run)
 
 
 @pytest.fixture
@@ -123,7 +112,7 @@ def test_another_cohort_of_some_grades(trained, without_twin):
         evaluate_run(run, cohort=flags)
 
 
-def test_predictions_are_recorded_with_sums_for_each_threshold(run, tmp_path):
+def test_predictions_are_recorded_with_sums_for_each_threshold(run, tmp_path, command):
     log = tmp_path / "log.db"
     AuditLog.create(log).close()
     rows = run.cohort.table.index[run.cohort.table["split"] == "test"][:3]
@@ -141,7 +130,7 @@ def test_predictions_are_recorded_with_sums_for_each_threshold(run, tmp_path):
     command("audit", "verify", log)
 
 
-def test_report_and_comparison(run, tmp_path):
+def test_report_and_comparison(run, tmp_path, command):
     report = (run.path / "report.html").read_text()
     for text in (
         "Grade “mild”, 3 prototypes",
@@ -153,7 +142,7 @@ def test_report_and_comparison(run, tmp_path):
     assert document["n"] == 8  # of 12 test images 4 show nothing
 
 
-def test_pruned(run, without_twin, tmp_path):
+def test_pruned(run, without_twin, tmp_path, command):
     listed = json.loads(command("prototypes", "list", run.path, "--json").stdout)["prototypes"]
     assert {entry["strongest_elsewhere"] for entry in listed} == {None}
     out = tmp_path / "pruned"
