@@ -17,14 +17,9 @@ images where no other place is more similar to one. Writes results/annotations_P
 
 import argparse
 import json
-import os
-import platform
-import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +32,7 @@ from medproto.data.phantom import make_phantom_cohort
 from pipelines.config import load_config
 from pipelines.evaluate import evaluate_run, load_split
 from pipelines.patch_cost import cells_under
+from pipelines.provenance import provenance
 from pipelines.train import train
 
 SIZE, PATIENTS, TEST_PATIENTS = 256, 100, 80
@@ -159,23 +155,6 @@ def line(result):
     )
 
 
-def facts():
-    def git(*words):
-        command = ["git", *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "commit": git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(git("status", "--porcelain")),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "monai", "numpy")},
-    }
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", choices=[*MARKED, []], help="default: both")
@@ -193,7 +172,8 @@ def main():
                 sys.stdout.write(line(result) + "\n")
                 sys.stdout.flush()
         document = {
-            **facts(),
+            **provenance(),
+            "threads": torch.get_num_threads(),
             "part": part,
             "marks": MARKED[part],
             "settings": SETTINGS,

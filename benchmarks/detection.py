@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from doubt import facts, held_back
+from doubt import held_back
 from PIL import Image
 from scipy.stats import binomtest
 
@@ -36,6 +36,7 @@ from pipelines.cases import load_case
 from pipelines.config import load_config
 from pipelines.doubt import FALSE_ALARM
 from pipelines.evaluate import load_split
+from pipelines.provenance import provenance
 from pipelines.train import train
 
 PATIENTS, SIZE = 180, 192
@@ -204,7 +205,7 @@ def main():
     )
     options = parser.parse_args()
     torch.set_num_threads(1)
-    stamp = facts()  # before the result changes what git sees
+    stamp = provenance()  # before the result changes what git sees
     data = Path(os.environ["MEDPROTO_DATA"]) if os.environ.get("MEDPROTO_DATA") else None
     seeds = range(options.first_seed, options.first_seed + options.networks)
     networks = [measure(seed, data, options) for seed in seeds]

@@ -19,13 +19,9 @@ strange ones.
 
 import argparse
 import csv
-import datetime
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -52,6 +48,7 @@ from medproto.metrics import (
     probabilities,
     set_coverage,
 )
+from pipelines.provenance import provenance
 
 CLASSES = ("normal", "nodule", "reticular")
 SIZE, CELL = 96, 8
@@ -315,22 +312,6 @@ def summarize(cohorts):
     return summary
 
 
-def facts():
-    def git(*words):
-        command = ["git", *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    return {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(git("status", "--porcelain")),
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in ("torch", "numpy", "scikit-learn")},
-    }
-
-
 def report(summary, twice):
     lines = []
     for name in ("covered", "false_alarms"):
@@ -363,7 +344,7 @@ def main():
     summary = summarize(cohorts)
     report(summary, twice)
     result = {
-        **facts(),
+        **provenance(),
         "seconds": round(time.perf_counter() - started),
         "alpha": ALPHA,
         "false_alarm": FALSE_ALARM,

@@ -12,13 +12,10 @@ import argparse
 import json
 import math
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
@@ -28,6 +25,7 @@ from medproto.data import Cohort, from_dicom, from_folder, split_cohort
 from medproto.data.phantom import make_phantom_cohort
 from pipelines.config import load_config
 from pipelines.evaluate import evaluate_run
+from pipelines.provenance import provenance
 from pipelines.train import train
 
 ROOT = Path(__file__).parent.parent
@@ -50,7 +48,8 @@ SHOWN = ("segment", "epoch", "loss", "cross_entropy", "cluster", "separation", "
 
 def phantoms(folder, options):
     labels = make_phantom_cohort(folder / "data", patients=options.patients, size=320, seed=0)
-    cohort, _ = from_dicom(folder / "data", labels=labels)
+    # A key, or the pseudonyms and with them the split would be others each time.
+    cohort, _ = from_dicom(folder / "data", labels=labels, key="benchmark")
     split_cohort(cohort, folds=None, seed=0).save(folder / "cohort.csv")
     return Cohort.read(folder / "cohort.csv")
 
@@ -71,26 +70,6 @@ def busi(folder, options):
 COHORTS = {"phantoms": phantoms, "busi": busi}
 
 
-def machine():
-    cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-    return {
-        "cpu": cpu[0].split(":")[1].strip() if cpu else platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("medproto", "torch", "monai")},
-    }
-
-
-def commit():
-    def git(*arguments):
-        return subprocess.run(
-            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    return {"commit": git("rev-parse", "HEAD"), "clean": not git("status", "--porcelain")}
-
-
 def measure(part, folder, options):
     cohort = COHORTS[part](folder, options)
     config = load_config(None, [*SETTINGS[part], *options.settings], preset="paper")
@@ -104,9 +83,8 @@ def measure(part, folder, options):
     return run, {
         "benchmark": "paper",
         "part": part,
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        **commit(),
-        "machine": machine(),
+        **provenance(),
+        "threads": torch.get_num_threads(),
         "config_digest": run.card.config_digest,
         "config": run.config.model_dump(mode="json"),
         "images": {name: int(counts[name]) for name in ("train", "val", "test")},

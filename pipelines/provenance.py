@@ -12,7 +12,7 @@ from typing import Any
 
 __all__ = ["provenance"]
 
-PACKAGES = ("medproto", "torch", "monai")
+PACKAGES = ("medproto", "torch", "monai", "numpy", "scikit-learn")
 
 
 def provenance() -> dict[str, Any]:
