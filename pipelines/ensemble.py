@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +27,7 @@ from audit import AuditLog
 from medproto.data import Cohort
 from medproto.errors import CohortError, ModelFileError
 from medproto.metrics import paired_difference, probabilities
-from medproto.records import Explanation, Prediction
+from medproto.records import Explanation, HeadKind, Prediction
 
 from .cases import explain_case, judge_prediction
 from .datasets import ImageSet
@@ -70,16 +71,13 @@ class Ensemble:
         if len(kinds) != 1:
             raise ModelFileError(
                 "all runs of an ensemble must have the same classes in the same order and the same "
-                f"head, got {' and '.join(sorted(map(str, kinds)))}."
+                f"head, got {' and '.join(sorted(_kind(*kind) for kind in kinds))}."
             )
 
     @cached_property
     def shared_split(self) -> bool:
         """Whether all members have the same images, labels, groups and split."""
-        first, *others = (
-            run.cohort.table.drop(columns=["image", "mask"], errors="ignore") for run in self.runs
-        )
-        return all(first.equals(other) for other in others)
+        return len({run.cohort.content_digest for run in self.runs}) == 1
 
     @cached_property
     def doubt(self) -> Doubt | None:
@@ -238,3 +236,7 @@ def _joined(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
             own = {"member": member, "member_prototype": entry["prototype"]}
             joined.append({**entry, "prototype": len(joined), **own})
     return joined
+
+
+def _kind(classes: Sequence[str], head: HeadKind) -> str:
+    return f"{', '.join(classes)} ({head})"

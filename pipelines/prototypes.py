@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit import AuditLog
-from medproto.data import Cohort
 from medproto.errors import MedProtoError, ModelFileError
 from medproto.networks import ProtoPNet, save_model, tensor_digest
 from medproto.projection import PatchHit, PruningDecision, nearest_patches, pruning_decision
@@ -310,11 +309,8 @@ class _Pruning:
             "after": len(sources),
         }
         metrics = {**evaluation.summary, "last_layer": certificate, "pruning": pruning}
-        findings = self.run.cohort.label_columns
-        cohort = Cohort.read(self.out / "cohort.csv", group="group", label_columns=findings)
         card = replace(
             parent,
-            cohort_digest=cohort.digest,
             prototypes_digest=file_digest(self.out / "prototypes.parquet"),
             doubt_digest=file_digest(self.out / "doubt.json"),
         )

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from medproto.data import Cohort
-from medproto.errors import ModelFileError
+from medproto.errors import CohortError, ModelFileError
 from medproto.networks import ModelCard, ProtoPNet, load_model
 from medproto.networks.model_file import write_atomically
 from medproto.records import PixelBox, PrototypeSource
@@ -82,10 +82,7 @@ class RunFolder:
         except ConfigError as error:
             raise _unreadable("config.yaml") from error
         if config.digest() != expected:
-            raise ModelFileError(
-                "config.yaml must have the digest that stands in model.json; it was altered after "
-                "training. Restore it from a copy."
-            )
+            raise _altered("config.yaml")
         return config
 
     @cached_property
@@ -93,11 +90,18 @@ class RunFolder:
         """The snapshot of the cohort, with the columns ``row``, ``pixel_digest`` and ``group``.
 
         Raises:
-            ModelFileError: if the run is unfinished; a folder that is no run has no cohort either.
+            ModelFileError: if the run is unfinished (a folder that is no run has no cohort either),
+                or the file is missing, damaged or not the model card's, its paths aside.
         """
-        _ = self.card
+        expected = self.card.cohort_digest
         findings = self.config.data.label_columns or ()
-        return Cohort.read(self.path / "cohort.csv", group="group", label_columns=findings)
+        try:
+            cohort = Cohort.read(self.path / "cohort.csv", group="group", label_columns=findings)
+        except CohortError as error:
+            raise _unreadable("cohort.csv") from error
+        if cohort.content_digest != expected:
+            raise _altered("cohort.csv")
+        return cohort
 
     @cached_property
     def history(self) -> pd.DataFrame:
@@ -153,6 +157,13 @@ class RunFolder:
                 "or was altered after training. Restore it from a copy."
             )
         return sources_from_table(pd.read_parquet(path))
+
+
+def _altered(name: str) -> ModelFileError:
+    return ModelFileError(
+        f"{name} must have the digest that stands in model.json; it was altered after training. "
+        "Restore it from a copy."
+    )
 
 
 def _unreadable(name: str) -> ModelFileError:

@@ -212,7 +212,7 @@ class _Training:
             },
             synthetic=bool(self.cohort.table["synthetic"].astype(int).any()),
             config_digest=self.config.digest(),
-            cohort_digest=self.cohort.digest,
+            cohort_digest=self.cohort.content_digest,
             prototypes_digest=file_digest(self.out / "prototypes.parquet"),
             doubt_digest=file_digest(self.out / "doubt.json"),
             backbone_weights=network.backbone.weights_digest,

@@ -121,6 +121,12 @@ class Cohort:
         """``sha256:<hex>`` over the table as CSV text, columns and rows in their order."""
         return f"sha256:{hashlib.sha256(_to_csv(self.table).encode()).hexdigest()}"
 
+    @property
+    def content_digest(self) -> str:
+        """As :attr:`digest`, without the columns of paths: the same wherever the images lie."""
+        table = self.table.drop(columns=list(_PATHS), errors="ignore")
+        return f"sha256:{hashlib.sha256(_to_csv(table).encode()).hexdigest()}"
+
     def select(self, classes: Iterable[str]) -> Cohort:
         """Return the rows with one of these labels; column ``row`` keeps their first row number.
 

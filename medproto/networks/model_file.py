@@ -43,7 +43,7 @@ class ModelCard:
         dtype: dtype of the backbone at projection, which prediction must share.
         synthetic: the training cohort is not of patients.
         config_digest: of the resolved configuration of the run.
-        cohort_digest: of the cohort snapshot of the run.
+        cohort_digest: of the cohort snapshot of the run, without its paths.
         prototypes_digest: of the file ``prototypes.parquet``.
         doubt_digest: of the file ``doubt.json``; empty in a run without one.
         backbone_weights: digest of the pretrained weight file, ``None`` for a random start.

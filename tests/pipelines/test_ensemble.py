@@ -51,6 +51,9 @@ def second_copy(run, folder, change):
     shutil.copytree(run.path, target)
     table = Cohort.read(run.path / "cohort.csv", group="group").table
     Cohort(change(table), run.path, "group").save(target / "cohort.csv")
+    card = json.loads((target / "model.json").read_text())
+    card["cohort_digest"] = Cohort.read(target / "cohort.csv", group="group").content_digest
+    (target / "model.json").write_text(json.dumps(card))
     return RunFolder(target)
 
 

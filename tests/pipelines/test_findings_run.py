@@ -227,7 +227,7 @@ def pruned(run, tmp_path_factory, command):
 def test_a_pruned_run_is_a_run(run, pruned, tmp_path, command):
     assert set(pruned.network.prototype_class.tolist()) == {0, 1}
     assert len(pruned.sources) < len(run.sources)
-    assert pruned.card.cohort_digest == pruned.cohort.digest
+    assert pruned.card.cohort_digest == pruned.cohort.content_digest
     assert pruned.metrics["findings"].keys() == set(FINDINGS)
     command("prototypes", "show", pruned.path, "0", "--out", tmp_path)
     document = json.loads((tmp_path / "prototype_000.json").read_text())

@@ -89,7 +89,7 @@ def test_the_new_run_is_a_version_of_its_own(pruned, tiny_run):
     assert tensor_digest(run.network.state_dict()) == run.card.model_digest
     assert record["parent_model_digest"] == tiny_run.card.model_digest
     assert run.metrics["pruning"]["parent_model_digest"] == tiny_run.card.model_digest
-    assert run.card.cohort_digest == run.cohort.digest
+    assert run.card.cohort_digest == run.cohort.content_digest
     assert run.config == tiny_run.config
     vectors = tiny_run.network.prototype_layer.vectors[kept]
     assert torch.equal(run.network.prototype_layer.vectors, vectors)

@@ -52,7 +52,7 @@ def test_the_card_and_the_configuration_are_complete(tiny_run, tiny_config):
     assert card.classes == config.data.classes == ("normal", "blob")
     assert card.preprocessing == {"spatial_size": [64, 64], "voi": "voi", "mode": "letterbox"}
     assert card.config_digest == config.digest() != tiny_config.digest()
-    assert card.cohort_digest == tiny_run.cohort.digest
+    assert card.cohort_digest == tiny_run.cohort.content_digest
     assert card.synthetic is False
     assert card.versions["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert card.backbone_weights.startswith("sha256:")
@@ -333,3 +333,15 @@ def test_an_altered_configuration_is_noticed(run_copy):
     path.write_text(text[:40])
     with pytest.raises(ModelFileError, match=r"must hold config.yaml, which is missing or damaged"):
         _ = RunFolder(run_copy).config
+
+
+def test_an_altered_cohort_is_noticed_and_a_moved_one_is_not(run_copy):
+    assert len(RunFolder(run_copy).cohort) == 48  # its paths were rewritten for the new place
+    path = run_copy / "cohort.csv"
+    text = path.read_text()
+    path.write_text(text.replace(",blob,", ",normal,", 1))
+    with pytest.raises(ModelFileError, match=r"cohort.csv must have the digest .* was altered"):
+        _ = RunFolder(run_copy).cohort
+    path.write_text(text[:20])
+    with pytest.raises(ModelFileError, match=r"must hold cohort.csv, which is missing or damaged"):
+        _ = RunFolder(run_copy).cohort

@@ -137,3 +137,13 @@ def test_missing_file_and_column(tmp_path):
 def test_a_byte_order_mark_and_blank_lines_do_not_matter(tmp_path):
     (tmp_path / "c.csv").write_bytes("\ufeffimage,label\r\na,x\r\n\r\nb,y\r\n".encode())
     assert Cohort.read(tmp_path / "c.csv").table["label"].tolist() == ["x", "y"]
+
+
+def test_the_digest_of_the_content_knows_no_paths(tmp_path):
+    table = pd.DataFrame({"image": ["a.png", "b.png"], "label": ["x", "y"], "mask": ["", "m.png"]})
+    cohort = Cohort(table, tmp_path)
+    elsewhere = Cohort(table.assign(image=["c/a.png", "c/b.png"], mask=["", "c/m.png"]), tmp_path)
+    assert cohort.digest != elsewhere.digest
+    assert cohort.content_digest == elsewhere.content_digest
+    assert Cohort(table.drop(columns="mask"), tmp_path).content_digest == cohort.content_digest
+    assert Cohort(table.assign(label=["y", "x"]), tmp_path).content_digest != cohort.content_digest
