@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medproto.data import Cohort, CohortReport, read_mask
-from medproto.data.cohort import read_table
+from medproto.data.table import read_table
 from medproto.errors import CohortError
 from medproto.losses import ALL_CLASSES
 from medproto.networks.heads import prototype_counts

@@ -14,6 +14,7 @@ import typer
 
 from audit.cli import app as audit_app
 from audit.errors import AuditError
+from audit.text import printable
 from medproto.errors import MedProtoError
 
 from . import (
@@ -78,7 +79,7 @@ def _log_to_stderr() -> None:
 
 
 def _fail(message: str, status: int = 1) -> None:
-    line = " ".join(message.split())
+    line = printable(" ".join(message.split()))
     typer.echo(f"medproto: {line}", err=True)
     raise SystemExit(status)
 

@@ -43,6 +43,7 @@ def evaluate(
     """
     from medproto.data import Cohort
 
+    from .cli_run import warn_of_known_images
     from .ensemble import Ensemble
     from .runs import RunFolder
 
@@ -50,6 +51,7 @@ def evaluate(
     findings = ensemble.runs[0].config.data.label_columns or ()
     other = None if cohort is None else Cohort.read(cohort, label_columns=findings)
     summary = ensemble.evaluate(split=split, cohort=other)
+    warn_of_known_images(summary.get("known_images"))
     if as_json:
         typer.echo(json.dumps(summary, indent=2, allow_nan=False))
         return

@@ -124,13 +124,14 @@ def prune(
         record = prune_run(folder, out, k=k, tau=tau, zero_weight=zero_weight, log=log, actor=who)
     for entry in record["pruned"]:
         typer.echo(
-            f"pruned prototype {entry['was']:>3} ({entry['class']}): {entry['own']} of "
-            f"{record['k']} nearest are of its class; {' and '.join(entry['reasons'])}"
+            f"pruned prototype {entry['was']:>3} ({entry['class']}), "
+            f"{' and '.join(entry['reasons'])}: {entry['own']} of the {record['k']} nearest "
+            "training patches are"
         )
     before = RunFolder(run).metrics["auroc"]["value"]
     metrics = RunFolder(out).metrics
     typer.echo(
         f"{metrics['pruning']['before']} prototypes before, {metrics['pruning']['after']} after; "
-        f"AUROC {number(before)} before, {number(metrics['auroc']['value'])} after"
+        f"test AUROC {number(before)} before, {number(metrics['auroc']['value'])} after"
     )
     typer.echo(f"report: {out / 'report.html'}", err=True)

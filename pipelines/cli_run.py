@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 from .wording import interval, percent
 
-__all__ = ["compare", "evaluate", "train"]
+__all__ = ["compare", "evaluate", "print_metrics", "train", "warn_of_known_images"]
 
 Run = Annotated[Path, typer.Argument(help="Folder of a finished training.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -81,10 +81,21 @@ def evaluate(
     if cohort is not None:
         other = Cohort.read(cohort, label_columns=findings)
     summary = evaluate_run(folder, split=split, cohort=other).summary
+    warn_of_known_images(summary.get("known_images"))
     if as_json:
         typer.echo(json.dumps(summary, indent=2, allow_nan=False))
     else:
         print_metrics(summary)
+
+
+def warn_of_known_images(known: dict[str, int] | None) -> None:
+    """Say on stderr that a cohort for external validation holds images of the run itself."""
+    if known and any(known.values()):
+        counts = ", ".join(f"{n} of its {split} split" for split, n in known.items() if n)
+        typer.echo(
+            f"medproto: this is not external: among the images are {counts}, pixel for pixel.",
+            err=True,
+        )
 
 
 def compare(

@@ -103,9 +103,16 @@ def report_prediction(
     done: list[RecordedPrediction],
     as_json: bool,
 ) -> int:
-    """Print one result or problem; return 1 for a problem."""
+    """Print one result or problem; return 1 for a problem.
+
+    Args:
+        name: of the image, as a person gave it; a file's name may hold what steers a terminal.
+    """
+    from audit.text import printable
+
+    name = printable(name)
     if prediction is None:
-        typer.echo(f"medproto: {name}: {problem}", err=True)
+        typer.echo(f"medproto: {name}: {printable(problem or '')}", err=True)
         return 1
     done.append(prediction)
     if not as_json:

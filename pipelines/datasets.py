@@ -139,7 +139,7 @@ def _name_bad_row(cohort: Cohort, rows: Sequence[int], voi: str) -> None:
         except ImageReadError as error:
             number = int(table["row"].iloc[row]) if "row" in table.columns else row
             raise ImageReadError(
-                f"row {number}: {error} See all problems with `medproto cohort check`."
+                f"row {number}: {error} See all problems with `{cohort.check_command}`."
             ) from error
 
 

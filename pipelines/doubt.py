@@ -129,6 +129,7 @@ class Doubt:
             sets = {"coverage": coverage.to_dict(), "abstained": float(judged.abstained.mean())}
         return {
             "temperature": self.temperature.value,
+            "temperature_bound": self.temperature.bound,
             "validation_groups": self.sets.groups,
             "alpha": self.sets.alpha,
             **sets,

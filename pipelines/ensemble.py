@@ -33,7 +33,7 @@ from .cases import explain_case, judge_prediction
 from .datasets import ImageSet
 from .discrimination import ranking_metric, summarize
 from .doubt import Doubt, fit_joint_doubt
-from .evaluate import load_split, other_cohort
+from .evaluate import known_images, load_split, other_cohort
 from .events import prediction_payload
 from .inference import infer_logits, infer_scores
 from .predict import RecordedPrediction
@@ -205,8 +205,14 @@ class Ensemble:
         return {
             "split": split if cohort is None else "external",
             **summary,
+            **({} if cohort is None else {"known_images": self._known(sets)}),
             "members": self._differences(logits, joint, images),
         }
+
+    def _known(self, sets: Sequence[ImageSet]) -> dict[str, int]:
+        """Return the largest count of each split over the members."""
+        counts = [known_images(run, own) for run, own in zip(self.runs, sets, strict=True)]
+        return {split: max(count[split] for count in counts) for split in counts[0]}
 
     def _differences(
         self,

@@ -6,7 +6,7 @@ Symbols: ``N`` images, ``K`` classes, ``P`` prototypes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ __all__ = [
     "Evaluation",
     "evaluate_model",
     "evaluate_run",
+    "known_images",
     "load_split",
     "load_twin",
     "other_cohort",
@@ -176,7 +177,8 @@ def other_cohort(run: RunFolder, cohort: Cohort) -> Cohort:
         if not set(classes) <= set(cohort.label_columns):
             raise CohortError(
                 f"another cohort must have a label column for each finding of the run "
-                f"({', '.join(classes)}), it has {', '.join(cohort.label_columns) or 'none'}."
+                f"({', '.join(classes)}), it has {', '.join(cohort.label_columns) or 'none'}. "
+                "A column of -1 says that a finding is not known."
             )
         return cohort.select(classes)
     shared = [name for name in classes if name in found]
@@ -188,10 +190,20 @@ def other_cohort(run: RunFolder, cohort: Cohort) -> Cohort:
     return cohort.select(shared)
 
 
+def known_images(run: RunFolder, images: ImageSet) -> dict[str, int]:
+    """Return how many images of another cohort are in each split of the run, pixel for pixel."""
+    own = run.cohort.table
+    splits = dict(zip(own["pixel_digest"], own["split"], strict=True))
+    found = [splits.get(images.reference(i).pixel_digest) for i in range(len(images))]
+    return {split: found.count(split) for split in ("train", "val", "test")}
+
+
 def evaluate_run(
     run: RunFolder, *, split: str = "test", cohort: Cohort | None = None
 ) -> Evaluation:
     """Evaluate a finished run on one of its splits, or on the whole of another cohort.
+
+    The summary says under ``known_images`` how many images of another cohort are the run's own.
 
     Raises:
         CohortError: if the split is empty, or as of :func:`other_cohort`.
@@ -208,14 +220,19 @@ def evaluate_run(
             f"there must be images to evaluate; the split {split!r} has none. "
             "Splits are train, val and test."
         )
-    return evaluate_model(
+    images = load_split(run, target, chosen)
+    evaluation = evaluate_model(
         run.network,
         load_twin(run),
         run.card.classes,
         run.sources,
         train=load_split(run, own, rows["train"]),
         val=load_split(run, own, rows["val"]),
-        images=load_split(run, target, chosen),
+        images=images,
         split=split,
         doubt=run.doubt,
     )
+    if cohort is None:
+        return evaluation
+    known = {"known_images": known_images(run, images)}
+    return replace(evaluation, summary=evaluation.summary | known)

@@ -75,6 +75,11 @@ def fit_last_layer(
             solution.residual,
             solution.iterations,
         )
+    if not solution.weights.any():
+        logger.warning(
+            "all weights of the last layer are zero: no prototype speaks for its class on the "
+            "training images, so no evidence counts and all predictions are alike."
+        )
     with torch.no_grad():
         network.last_layer.weight.copy_(torch.from_numpy(solution.weights))
         network.last_layer.bias.copy_(torch.from_numpy(solution.bias))

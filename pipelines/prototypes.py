@@ -256,7 +256,7 @@ class _Pruning:
         self, decision: PruningDecision, sources: tuple[PrototypeSource, ...], digest: str
     ) -> dict[str, Any]:
         def reasons(p: int) -> list[str]:
-            rules = {"nearest patches": decision.impure, "zero weight": decision.unused}
+            rules = {"too few of its class": decision.impure, "zero weight": decision.unused}
             return [name for name, members in rules.items() if p in members]
 
         def entry(p: int) -> dict[str, Any]:

@@ -191,7 +191,13 @@ def sources_to_table(sources: Sequence[PrototypeSource]) -> pd.DataFrame:
 
 
 def sources_from_table(table: pd.DataFrame) -> tuple[PrototypeSource, ...]:
-    """Read what :func:`sources_to_table` made."""
+    """Read what :func:`sources_to_table` made.
+
+    Raises:
+        ModelFileError: if a name is not printable text: people will read it on a terminal.
+    """
+    if not all(str(text).isprintable() for text in (*table["class_name"], *table["group"])):
+        raise ModelFileError("prototypes.parquet must name classes and groups in printable text.")
     return tuple(
         PrototypeSource(
             prototype=int(row["prototype"]),

@@ -57,7 +57,7 @@ def usable(cohort: Cohort, config: RunConfig) -> tuple[Cohort, CohortReport]:
         where = "" if row is None else f"row {row}: "
         raise CohortError(
             f"the cohort has {len(report.problems)} problem(s), the first: {where}{first.reason} "
-            "See them all with `medproto cohort check`."
+            f"See them all with `{cohort.check_command}`."
         )
     return cohort, report
 

@@ -57,7 +57,10 @@ def doubts(
     out_of_distribution: bool | None,
     undecided: Sequence[str] | None = None,
 ) -> list[str]:
-    """Say in sentences what speaks against relying on a prediction; empty if nothing does."""
+    """Say in sentences what speaks against relying on a prediction; empty if nothing does.
+
+    What is ``None`` was not judged, which is said too.
+    """
     lines = []
     if abstained and undecided:
         lines.append(f"Abstained for {listed(undecided)}: present or not cannot be told here.")
@@ -67,6 +70,13 @@ def doubts(
         lines.append("Abstained: no class is as probable as the true one usually is.")
     if out_of_distribution:
         lines.append("Unusual image: its similarities are unlike those of the training images.")
+    judged = {
+        "what cannot be ruled out": abstained,
+        "whether the image is unusual": out_of_distribution,
+    }
+    missing = [question for question, answer in judged.items() if answer is None]
+    if missing:
+        lines.append(f"Not judged, for want of validation images: {listed(missing)}.")
     return lines
 
 
@@ -74,8 +84,8 @@ def recorded_doubts(payload: Mapping[str, Any]) -> list[str]:
     """As :func:`doubts` for the payload of a record; what it lacks or holds amiss is left out."""
     return doubts(
         _names(payload.get("prediction_set")),
-        payload.get("abstained") is True,
-        payload.get("out_of_distribution") is True,
+        _answer(payload.get("abstained")),
+        _answer(payload.get("out_of_distribution")),
         _names(payload.get("undecided")),
     )
 
@@ -83,6 +93,10 @@ def recorded_doubts(payload: Mapping[str, Any]) -> list[str]:
 def _names(value: Any) -> list[str] | None:
     sound = isinstance(value, list) and all(isinstance(name, str) for name in value)
     return value if sound else None
+
+
+def _answer(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
 
 
 def side(points: float) -> str:

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from medproto.data.cohort import Cohort, read_table
+from medproto.data.cohort import Cohort
 from medproto.data.images import file_kind
+from medproto.data.table import read_table
 from medproto.errors import CohortError, ImageReadError
 
 __all__ = ["LABELS_FILE", "NO_TABLE", "BuiltCohort", "from_folder", "walk_files"]

@@ -6,11 +6,9 @@ a table built in memory, saved and read again is the same table and has the same
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,12 +20,14 @@ from numpy.typing import NDArray
 
 from medproto.data.findings import BAD_CELL, bad_cells, read_targets
 from medproto.data.images import read_image
+from medproto.data.table import check_twice, read_table, relative_path, texts_of, to_csv
 from medproto.errors import CohortError, ImageReadError
 
-__all__ = ["Cohort", "read_table", "relative_path"]
+__all__ = ["Cohort"]
 
 _PATHS = ("image", "mask")
 _WHOLE_NUMBERS = ("fold", "row")
+_SHOWN = (*_PATHS, "label", "box", "split")
 _NO_FINDINGS = ("image", "mask", "box", "split", "fold", "row")
 
 
@@ -47,8 +47,9 @@ class Cohort:
             empty uncertain. With them the column ``label`` has no part.
 
     Raises:
-        CohortError: if the table is empty, a column is missing or there twice, or ``fold`` or
-            ``row`` hold something other than whole numbers.
+        CohortError: if the table is empty, a column is missing or there twice, ``fold`` or ``row``
+            hold something other than whole numbers, or a name that people will read has control
+            characters: terminals obey these.
     """
 
     table: pd.DataFrame
@@ -69,6 +70,7 @@ class Cohort:
                 f"the grouping column {self.group_column!r} must be in the table, whose columns "
                 f"are {list(columns)}."
             )
+        _check_shown(columns, {*_SHOWN, self.group_column})
         object.__setattr__(self, "table", pd.DataFrame(columns))
         object.__setattr__(self, "root", Path(self.root))
 
@@ -103,7 +105,7 @@ class Cohort:
         if path.suffix == ".parquet":
             table.to_parquet(partial, index=False)
         else:
-            partial.write_text(_to_csv(table), encoding="utf-8", newline="")
+            partial.write_text(to_csv(table), encoding="utf-8", newline="")
         os.replace(partial, path)
 
     def __len__(self) -> int:
@@ -119,13 +121,19 @@ class Cohort:
     @property
     def digest(self) -> str:
         """``sha256:<hex>`` over the table as CSV text, columns and rows in their order."""
-        return f"sha256:{hashlib.sha256(_to_csv(self.table).encode()).hexdigest()}"
+        return f"sha256:{hashlib.sha256(to_csv(self.table).encode()).hexdigest()}"
 
     @property
     def content_digest(self) -> str:
         """As :attr:`digest`, without the columns of paths: the same wherever the images lie."""
         table = self.table.drop(columns=list(_PATHS), errors="ignore")
-        return f"sha256:{hashlib.sha256(_to_csv(table).encode()).hexdigest()}"
+        return f"sha256:{hashlib.sha256(to_csv(table).encode()).hexdigest()}"
+
+    @property
+    def check_command(self) -> str:
+        """The command that names all problems of a table like this one."""
+        findings = f" --label-columns {','.join(self.label_columns)}" if self.label_columns else ""
+        return f"medproto cohort check TABLE{findings}"
 
     def select(self, classes: Iterable[str]) -> Cohort:
         """Return the rows with one of these labels; column ``row`` keeps their first row number.
@@ -194,91 +202,12 @@ class Cohort:
             return read_image(self.image_path(row)).reference.pixel_digest
         except ImageReadError as cause:
             raise CohortError(
-                f"row {row}: {cause} Run `medproto cohort check` to see every bad row."
+                f"row {row}: {cause} See every bad row with `{self.check_command}`."
             ) from None
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Read CSV or Parquet as a table of text.
-
-    Raises:
-        CohortError: if the file is missing, not UTF-8, not rectangular, has no header, no rows or
-            a column twice.
-    """
-    try:
-        content = path.read_bytes()
-    except (OSError, ValueError):
-        raise CohortError("the table does not exist or cannot be opened.") from None
-    if content[:4] == b"PAR1":
-        return _read_parquet(content)
-    if b"\0" in content:
-        raise CohortError("a table must be UTF-8 text, got NUL bytes; save it as CSV in UTF-8.")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as cause:
-        raise CohortError(
-            f"a table must be UTF-8 text, got byte {content[cause.start]:#04x} at position "
-            f"{cause.start}; save it as CSV in UTF-8."
-        ) from None
-    return _parse_csv(text)
-
-
-def relative_path(root: Path, value: str, target: Path) -> str:
-    """Return the path ``value`` (relative to ``root``) as seen from the folder ``target``.
-
-    Absolute and empty values stay as they are.
-    """
-    if not value or Path(value).is_absolute():
-        return value
-    here, there = Path(root).resolve(), Path(target).resolve()
-    if here == there:
-        return value
-    return Path(os.path.relpath(here / value, there)).as_posix()
-
-
-def _read_parquet(content: bytes) -> pd.DataFrame:
-    try:
-        table = pd.read_parquet(io.BytesIO(content))
-    except Exception:  # whatever pyarrow makes of damaged bytes
-        raise CohortError("the Parquet table is damaged and cannot be read.") from None
-    names = [str(name) for name in table.columns]
-    _check_twice(names)
-    return pd.DataFrame({name: _texts(table.iloc[:, k]) for k, name in enumerate(names)})
-
-
-def _parse_csv(text: str) -> pd.DataFrame:
-    try:
-        lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
-    except csv.Error as cause:
-        raise CohortError(f"the table is no valid CSV: {cause}.") from None
-    if len(lines) < 2:
-        raise CohortError("a table must have a header and at least one row.")
-    header, *rows = lines
-    header = [name.strip() for name in header]
-    if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
-        raise CohortError("the columns of a table must be separated by commas.")
-    _check_twice(header)
-    for number, row in enumerate(rows):
-        if len(row) != len(header):
-            raise CohortError(
-                f"row {number} must have {len(header)} values like the header, got {len(row)}."
-            )
-    columns = zip(*rows, strict=True)
-    return pd.DataFrame({name: _texts(cells) for name, cells in zip(header, columns, strict=True)})
-
-
-def _to_csv(table: pd.DataFrame) -> str:
-    return str(table.to_csv(index=False, lineterminator="\n"))
-
-
-def _check_twice(names: Sequence[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise CohortError(f"a column must occur once, got {twice} more often.")
-
-
 def _check_columns(names: Sequence[str], findings: Sequence[str]) -> None:
-    _check_twice(names)
+    check_twice(names)
     if findings:
         _check_findings(names, findings)
         return
@@ -306,25 +235,29 @@ def _check_findings(names: Sequence[str], findings: Sequence[str]) -> None:
         )
 
 
+def _check_shown(columns: Mapping[str, Sequence[Any]], shown: set[str | None]) -> None:
+    """Check the names of all columns, and the cells of those that are ever printed."""
+    wrong = [name for name in columns if not name.isprintable()]
+    if wrong:
+        raise CohortError(f"column names must be printable text in one line, got {wrong[0]!r}.")
+    for name in [name for name in columns if name in shown]:
+        for row, text in enumerate(columns[name]):
+            if not str(text).isprintable():
+                raise CohortError(
+                    f"row {row}: column {name!r} must hold printable text in one line; it has a "
+                    "line break or a control character."
+                )
+
+
 def _column(name: str, values: Iterable[Any]) -> list[Any]:
     """Return a column as text without surrounding spaces, or as whole numbers if it must be."""
-    texts = _texts(values)
+    texts = texts_of(values)
     if name not in _WHOLE_NUMBERS:
         return texts
     try:
         return [_whole(text) for text in texts]
     except (ValueError, OverflowError):
         raise CohortError(f"column {name!r} must hold whole numbers from 0 in every row.") from None
-
-
-def _texts(values: Iterable[Any]) -> list[str]:
-    # One kind of line end: Python's csv writer leaves a lone carriage return unquoted.
-    texts = ["" if _missing(value) else str(value).strip() for value in values]
-    return [text.replace("\r\n", "\n").replace("\r", "\n") for text in texts]
-
-
-def _missing(value: Any) -> bool:
-    return value is None or value is pd.NA or value is pd.NaT or value != value
 
 
 def _whole(text: str) -> int:

@@ -139,6 +139,8 @@ def _read_card(folder: Path) -> ModelCard:
                 "It was written by another version of medproto."
             )
         values["classes"] = tuple(values["classes"])
+        if not all(name.isprintable() for name in values["classes"]):
+            raise ModelFileError(f"{CARD_NAME} must name its classes in printable text.")
         return ModelCard(**values)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         if isinstance(error, ModelFileError):

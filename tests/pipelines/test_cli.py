@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -64,8 +65,13 @@ def test_evaluate_prints_one_document(tiny_path, tiny_table, main):
     assert "images (groups)          6 (3)" in out
     assert "plain twin, AUROC" in out
     assert "best constant place" in out
-    _, out, _ = main("evaluate", tiny_path, "--cohort", tiny_table, "--json")
+    _, out, err = main("evaluate", tiny_path, "--cohort", tiny_table, "--json")
     assert json.loads(out)["split"] == "external"
+    splits = pd.read_csv(tiny_table)["split"].value_counts()
+    counts = ", ".join(f"{splits[name]} of its {name} split" for name in ("train", "val", "test"))
+    assert (
+        err == f"medproto: this is not external: among the images are {counts}, pixel for pixel.\n"
+    )
 
 
 def test_what_cannot_be_computed_is_said(tiny_path, tiny_table, tmp_path, main):
@@ -74,6 +80,19 @@ def test_what_cannot_be_computed_is_said(tiny_path, tiny_table, tmp_path, main):
     status, out, _ = main("evaluate", tiny_path, "--cohort", tmp_path / "normal.csv")
     assert status == 0
     assert "AUROC                    not computed\n" in out
+
+
+def test_a_file_name_cannot_steer_the_terminal(tiny_path, blob_image, log, tmp_path, main):
+    hostile = tmp_path / "a\x1b[2J.png"
+    shutil.copy(blob_image, hostile)
+    broken = tmp_path / "b\nc.png"
+    broken.write_text("no image")
+    status, out, err = main("predict", tiny_path, hostile, broken, "--audit", log)
+    assert status == 1
+    assert "\x1b" not in out
+    assert r"a\u001b[2J.png" in out
+    assert err.count("\n") == 1
+    assert r"b\nc.png" in err
 
 
 def test_predict_prints_a_sum_that_adds_up(tiny_path, blob_image, log, main):

@@ -66,6 +66,21 @@ def test_separated_validation_images_calibrate_nothing(margin, calibrated, tiny_
     assert judged.novelty[1] == pytest.approx(0, abs=1e-9)
 
 
+def test_logits_that_point_the_wrong_way_reach_the_upper_bound(tiny_run, tmp_path):
+    stored = dict(np.load(tiny_run.path / "scores.npz"))
+    weight = tiny_run.network.last_layer.weight.detach().double().numpy()
+    toward = weight[1] - weight[0]
+    wrong = np.where(stored["val_labels"][:, None] == 1, -1, 1) * toward
+    stored["val_scores"] = 100 * wrong
+    np.savez(tmp_path / "scores.npz", **stored)
+    groups = [str(i) for i in range(len(stored["val_labels"]))]
+    doubt = fit_doubt(tiny_run.network, tmp_path / "scores.npz", groups)
+    logits = np.zeros((2, 2))
+    scores = np.zeros((2, len(toward)))
+    summary = doubt.summary(logits, scores, np.array([0, 1]), ["a", "b"])
+    assert (summary["temperature_bound"], doubt.calibrated) == ("upper", False)
+
+
 def test_constant_similarities_flag_nothing(tiny_run, tmp_path):
     stored = dict(np.load(tiny_run.path / "scores.npz"))
     stored["train_scores"] = np.ones_like(stored["train_scores"])
@@ -94,15 +109,28 @@ def test_an_altered_file_is_refused(tiny_run, tmp_path):
         read_doubt(path)
 
 
+UNUSUAL = "Unusual image: its similarities are unlike those of the training images."
+
+
 @pytest.mark.parametrize(
     ("judged", "expected"),
     [
-        ((None, None, None), []),
+        (
+            (None, None, None),
+            [
+                "Not judged, for want of validation images: what cannot be ruled out and whether "
+                "the image is unusual."
+            ],
+        ),
+        (
+            (["a"], False, None),
+            ["Not judged, for want of validation images: whether the image is unusual."],
+        ),
         ((["a"], False, False), []),
         ((["a", "b"], True, False), ["Abstained: a and b cannot be told apart here."]),
-        (([], True, None), ["Abstained: no class is as probable as the true one usually is."]),
+        (([], True, False), ["Abstained: no class is as probable as the true one usually is."]),
+        ((["a"], False, True), [UNUSUAL]),
     ],
 )
 def test_doubts_in_words(judged, expected):
     assert doubts(*judged) == expected
-    assert len(doubts(judged[0], judged[1], True)) == len(expected) + 1

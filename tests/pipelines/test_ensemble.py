@@ -97,6 +97,8 @@ def test_members_with_other_splits_are_not_calibrated(
         ensemble.evaluate()
     summary = ensemble.evaluate(cohort=tiny_cohort)
     assert (summary["calibrated"], summary["doubt"]) == (False, None)
+    # What is validation for one member trained the other: 32 training images of both count.
+    assert summary["known_images"] == {"train": 32, "val": 32, "test": 10}
 
 
 def test_scores_of_another_model_are_refused(tiny_run, other_run, tmp_path):

@@ -104,6 +104,7 @@ def test_another_split_and_one_that_is_not_there(tiny_run):
 def test_another_cohort_is_taken_whole(tiny_run, tiny_cohort):
     summary = evaluate_run(tiny_run, cohort=tiny_cohort).summary
     assert summary["split"] == "external"
+    assert summary["known_images"] == tiny_run.cohort.table["split"].value_counts().to_dict()
     assert summary["n"] == 48
     assert summary["groups"] == 24
 

@@ -296,7 +296,7 @@ def test_findings_that_cannot_be_told_are_named(explanations):
     assert judged.prediction_set == ("nodule", "effusion")
     assert judged.undecided == ("effusion", "edema")
     assert judged.abstained is True
-    said = doubts(judged.prediction_set, judged.abstained, None, judged.undecided)
+    said = doubts(judged.prediction_set, judged.abstained, False, judged.undecided)
     assert said == ["Abstained for effusion and edema: present or not cannot be told here."]
     sure = judge_prediction(judged, [1.0], _Judge([[False, True], [True, False], [True, False]]))
     assert (sure.undecided, sure.abstained, sure.prediction_set) == ((), False, ("nodule",))
@@ -311,13 +311,14 @@ def test_findings_that_cannot_be_told_are_named(explanations):
         ({"abstained": True, "prediction_set": []}, ["no class is as probable"]),
         ({"abstained": True, "prediction_set": ["a"], "undecided": ["b"]}, ["Abstained for b:"]),
         ({"abstained": True, "prediction_set": [1], "undecided": "ab"}, ["no class is as"]),
-        ({"abstained": "no", "out_of_distribution": True}, ["Unusual image"]),
-        ({}, []),
+        ({"abstained": False, "out_of_distribution": True}, ["Unusual image"]),
+        ({"abstained": "no"}, ["what cannot be ruled out"]),
+        ({"abstained": False, "out_of_distribution": 0}, ["whether the image is unusual"]),
     ],
     ids=str,
 )
 def test_doubts_of_any_record_are_said(payload, lines):
-    found = recorded_doubts(payload)
+    found = recorded_doubts({"out_of_distribution": False} | payload)
     assert len(found) == len(lines)
     assert all(part in line for part, line in zip(lines, found))
 

@@ -158,13 +158,13 @@ def test_validation_decides_and_the_loss_between_equals():
 @pytest.mark.parametrize(
     ("save", "nth"),
     [
-        ("warm 1", 0),
+        pytest.param("warm 1", 0, marks=pytest.mark.slow),
         ("joint 1", 0),
         ("joint end", 0),  # a kill in the projection
         ("last 1", 0),
         ("last end", 0),  # a kill in the choice
-        ("joint 3", 0),
-        ("joint end", 1),
+        pytest.param("joint 3", 0, marks=pytest.mark.slow),
+        pytest.param("joint end", 1, marks=pytest.mark.slow),
         ("last end", 1),  # a kill while results are written
     ],
 )

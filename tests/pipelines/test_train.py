@@ -1,5 +1,6 @@
 """Training as a whole: what it leaves, what it refuses, and how it goes on after a kill."""
 
+import copy
 import logging
 import os
 import signal
@@ -18,8 +19,10 @@ import pipelines.train as train_module
 from medproto.data import Cohort
 from medproto.errors import CohortError, ModelFileError
 from pipelines.checkpoint import Checkpoint
-from pipelines.config import ConfigError, load_config
+from pipelines.config import ConfigError, LastLayerConfig, load_config
 from pipelines.engine import TrainingError
+from pipelines.evaluate import load_split
+from pipelines.last_layer_fit import fit_last_layer
 from pipelines.runs import RunFolder, sources_from_table, sources_to_table
 from pipelines.train import train
 
@@ -111,6 +114,40 @@ def test_the_pictures_are_the_pixels_of_the_sources(tiny_run):
 def test_the_table_of_prototypes_comes_back(tiny_run, tmp_path):
     sources_to_table(tiny_run.sources).to_parquet(tmp_path / "p.parquet")
     assert sources_from_table(pd.read_parquet(tmp_path / "p.parquet")) == tiny_run.sources
+
+
+@pytest.mark.parametrize("name", ["class_name", "group"])
+def test_a_table_of_prototypes_that_steers_a_terminal_is_refused(tiny_run, name):
+    table = sources_to_table(tiny_run.sources)
+    table.loc[2, name] = "a\x1b[31m"
+    with pytest.raises(ModelFileError, match=r"must name classes and groups in printable text"):
+        sources_from_table(table)
+
+
+def test_a_last_layer_without_any_weight_is_said(tiny_run, tmp_path, caplog, monkeypatch):
+    rows = tiny_run.cohort.table.groupby("split").indices
+    train_set, val = (
+        load_split(tiny_run, tiny_run.cohort, rows[name].tolist()) for name in ("train", "val")
+    )
+    # Similarities that are the same in every image speak for no class.
+    monkeypatch.setattr(
+        "pipelines.last_layer_fit.infer_scores",
+        lambda network, images: np.full((len(images), len(tiny_run.sources)), 3.0),
+    )
+    network = copy.deepcopy(tiny_run.network)
+    positions = [train_set.rows.index(source.row) for source in tiny_run.sources]
+    monkeypatch.setattr(logging.getLogger("medproto"), "propagate", True)
+    fit_last_layer(
+        network,
+        train_set,
+        val,
+        positions,
+        LastLayerConfig(),
+        weighted=False,
+        scores_path=tmp_path / "scores.npz",
+    )
+    assert not network.last_layer.weight.any()
+    assert "all weights of the last layer are zero" in caplog.text
 
 
 def test_the_last_layer_is_solved_and_its_scores_give_the_logits(tiny_run):

@@ -147,3 +147,35 @@ def test_the_digest_of_the_content_knows_no_paths(tmp_path):
     assert cohort.content_digest == elsewhere.content_digest
     assert Cohort(table.drop(columns="mask"), tmp_path).content_digest == cohort.content_digest
     assert Cohort(table.assign(label=["y", "x"]), tmp_path).content_digest != cohort.content_digest
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (
+            "image,label\na,x\x1b[2J\n",
+            r"row 0: column 'label' must hold printable text in one line",
+        ),
+        ('image,label\na,x\n"b\nc",x\n', r"row 1: column 'image' must hold printable"),
+        ("image,label,site\na,x,\x9b\n", r"column 'site' must hold printable"),
+        ("image,la\x07bel,label\na,x,y\n", r"column names must be printable.*la\\x07bel"),
+    ],
+)
+def test_what_could_steer_a_terminal_is_refused(tmp_path, content, reason):
+    (tmp_path / "c.csv").write_text(content)
+    with pytest.raises(CohortError, match=reason) as caught:
+        Cohort.read(tmp_path / "c.csv", group="site" if "site" in content else None)
+    assert str(caught.value).isprintable()
+
+
+def test_other_columns_may_hold_any_text(tmp_path):
+    (tmp_path / "c.csv").write_text('image,label,remark\na,x,"two\nlines"\n')
+    assert Cohort.read(tmp_path / "c.csv").table["remark"].tolist() == ["two\nlines"]
+
+
+def test_the_command_that_checks_names_the_findings(tmp_path):
+    cohort = Cohort(
+        pd.DataFrame({"image": ["a"], "b": ["1"], "c": ["0"]}), tmp_path, None, ("b", "c")
+    )
+    assert cohort.check_command == "medproto cohort check TABLE --label-columns b,c"
+    assert Cohort(table(), tmp_path).check_command == "medproto cohort check TABLE"

@@ -62,6 +62,8 @@ def edit(folder, **values):
         ({"format": "medproto-model/9"}, "another version of medproto"),
         ({"model_digest": "sha256:0"}, "do not have the digest"),
         ({"unknown": 1}, "not a readable model card"),
+        ({"classes": ["a", 1]}, "not a readable model card"),
+        ({"classes": ["a", "b\x1b[2J"]}, "name its classes in printable text"),
         ({"architecture": {"spatial_dims": 7}}, "cannot be built"),
     ],
 )
