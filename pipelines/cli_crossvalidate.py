@@ -26,6 +26,9 @@ def crossvalidate(
         str | None, typer.Option(help="Column that keeps images of a patient together.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    mlflow: Annotated[
+        str | None, typer.Option(help="MLflow tracking URI that gets losses and figures too.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json on stdout.")] = False,
 ) -> None:
     """Train one run a fold and test it on that fold; run it again to go on after a break.
@@ -40,7 +43,9 @@ def crossvalidate(
     settled = load_config(config, settings or (), preset=preset)
     table = Cohort.read(cohort, group=group, label_columns=settled.data.label_columns or ())
     say = None if as_json else _say_fold
-    summary = run_folds(table, out, settled, twin=twin, device=device, after_fold=say)
+    summary = run_folds(
+        table, out, settled, twin=twin, device=device, mlflow=mlflow, after_fold=say
+    )
     if as_json:
         typer.echo(json.dumps(summary, indent=2, allow_nan=False))
         return

@@ -34,6 +34,9 @@ def train(
         str | None, typer.Option(help="Column that keeps images of a patient together.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    mlflow: Annotated[
+        str | None, typer.Option(help="MLflow tracking URI that gets losses and figures too.")
+    ] = None,
 ) -> None:
     """Train a prototype network: features, projection, last layer; then evaluate it.
 
@@ -52,6 +55,7 @@ def train(
         twin=twin,
         resume=resume,
         device=device,
+        mlflow=mlflow,
     )
     print_metrics(run.metrics)
     typer.echo(f"\nreport: {out / 'report.html'}", err=True)

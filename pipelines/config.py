@@ -153,6 +153,9 @@ class TrainingConfig(_Section):
         forbid: coefficient of the similarity to forbidden patches, in joint epochs.
         keep: coefficient of the similarity to kept patches, in joint epochs.
         class_weights: weight the cross-entropy by inverse class frequency.
+        precision: of the backbone in training by gradient. ``bfloat16`` is autocast, faster where
+            the machine has units for it; prototypes, similarities, last layer and loss stay in
+            float32, and so do projection, validation and prediction as a whole.
         patience: stop a segment after so many epochs without a better validation score; ``single``
             only.
     """
@@ -179,6 +182,7 @@ class TrainingConfig(_Section):
     forbid: float = Field(default=0.0, ge=0)
     keep: float = Field(default=0.0, ge=0)
     class_weights: bool = True
+    precision: Literal["float32", "bfloat16"] = "float32"
     patience: int = Field(default=5, ge=1)
 
     def projection_epochs(self) -> list[int]:

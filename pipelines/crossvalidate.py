@@ -43,6 +43,7 @@ def crossvalidate(
     *,
     twin: bool = False,
     device: str = "cpu",
+    mlflow: str | None = None,
     after_fold: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Train and test one run a fold, and return what ``summary.json`` holds.
@@ -52,6 +53,7 @@ def crossvalidate(
     Args:
         cohort: with a column ``fold``, as ``medproto cohort split --folds`` writes it.
         out: new folder, or that of an unfinished cross-validation of the same cohort and settings.
+        mlflow: as of :func:`.train.train`.
         after_fold: receives the row of each fold, finished before or now.
 
     Raises:
@@ -74,7 +76,7 @@ def crossvalidate(
         folder = out / f"fold-{number}"
         if not (folder / "cases.npz").exists():
             logger.info("fold %d of %s.", number, numbers)
-            _take(cohort, number, folder, config, twin, device)
+            _take(cohort, number, folder, config, twin, device, mlflow)
         cases.append(_Cases.read(folder / "cases.npz"))
         row = read_json(folder / "fold.json")
         rows.append(row)
@@ -176,12 +178,19 @@ def _begin(out: Path, cohort: Cohort, config: RunConfig, twin: bool) -> None:
 
 
 def _take(
-    cohort: Cohort, number: int, folder: Path, config: RunConfig, twin: bool, device: str
+    cohort: Cohort,
+    number: int,
+    folder: Path,
+    config: RunConfig,
+    twin: bool,
+    device: str,
+    mlflow: str | None,
 ) -> None:
     """Train, or go on training, the run of one fold, and keep what the means need."""
     if not (folder / "model.json").exists():
         fold = split_of_fold(cohort, number, seed=config.seed)
-        train(fold, folder, config, twin=twin, resume=folder.exists(), device=device)
+        unfinished = folder.exists()
+        train(fold, folder, config, twin=twin, resume=unfinished, device=device, mlflow=mlflow)
     run = RunFolder(folder)
     evaluation = evaluate_run(run)
     summary = evaluation.summary

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from ignite.engine import Engine, Events
@@ -151,6 +151,7 @@ class SegmentRun:
         val: images that select the best epoch.
         batch_size: of the training steps.
         augment: random changes of the training images.
+        precision: of the steps; ``bfloat16`` runs them under autocast.
         repeats: passes over the training images an epoch.
         steps: iterations an epoch, instead of what ``repeats`` gives.
         masks: ``[1, *S]`` bool of each training image, for a step that takes them.
@@ -168,6 +169,7 @@ class SegmentRun:
     seed: int
     device: torch.device
     after_epoch: Callable[[dict[str, Any]], None]
+    precision: Literal["float32", "bfloat16"] = "float32"
     repeats: int = 1
     steps: int | None = None
     masks: Sequence[Tensor] | None = None
@@ -230,7 +232,9 @@ class SegmentRun:
             module.eval()
         self._optimizer.zero_grad(set_to_none=True)
         given = [batch[key].to(self.device) for key in ("image", "label", "mask") if key in batch]
-        terms = self.task.step(*given)
+        reduced = self.precision == "bfloat16"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=reduced):
+            terms = self.task.step(*given)
         _check_finite(float(terms["loss"].detach()), self.task.name)
         terms["loss"].backward()
         self._optimizer.step()

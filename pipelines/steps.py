@@ -33,6 +33,7 @@ from .last_layer_fit import class_weights, fit_last_layer
 from .objective import classifier_step, prototype_step
 from .patch_cost import PatchCost
 from .schedule import Step, ThreePhaseSchedule
+from .trackers import Trackers
 from .trained_modules import TrainedModules
 
 __all__ = ["StepRunner"]
@@ -57,6 +58,7 @@ class StepRunner:
         val: images that select.
         device: of the steps trained by gradient; the others run on the CPU, as prediction does.
         annotations: of the training images.
+        trackers: receive each row of the history.
         solution: of the last layer, once it is solved.
     """
 
@@ -69,6 +71,7 @@ class StepRunner:
     val: ImageSet
     device: torch.device
     annotations: Annotations
+    trackers: Trackers
     solution: LastLayerSolution | None = None
 
     def take(self, step: Step) -> None:
@@ -117,6 +120,7 @@ class StepRunner:
             seed=self.config.seed,
             device=self.device,
             after_epoch=self._after_epoch,
+            precision=training.precision,
             repeats=self.config.data.repeats,
             steps=training.steps_per_epoch,
             masks=self.annotations.masks if step.name in MARKED else None,
@@ -130,6 +134,7 @@ class StepRunner:
 
     def _record(self, row: dict[str, Any]) -> None:
         self.checkpoint.history.append(row)
+        self.trackers.add(row)
         table = pd.DataFrame(self.checkpoint.history).to_csv(index=False)
         write_atomically(self.out / "history.csv", table.encode())
 

@@ -33,6 +33,7 @@ from .report import write_report
 from .runs import RunFolder, file_digest, sources_to_table, write_json
 from .schedule import ThreePhaseSchedule
 from .steps import StepRunner
+from .trackers import Trackers
 from .trained_modules import TrainedModules
 from .training_input import find_device, resolve, snapshot, usable
 
@@ -49,6 +50,7 @@ def train(
     twin: bool = False,
     resume: bool = False,
     device: str = "cpu",
+    mlflow: str | None = None,
 ) -> RunFolder:
     """Take the steps of the schedule and leave a finished run folder.
 
@@ -59,6 +61,7 @@ def train(
         resume: go on from the last finished epoch.
         device: ``cpu`` or ``cuda``, for the segments trained by gradient; everything else runs on
             the CPU, as prediction does.
+        mlflow: tracking URI that gets the history too, see :class:`.trackers.Trackers`.
 
     Raises:
         CohortError: if the cohort has problems; the first one is named.
@@ -81,7 +84,7 @@ def train(
     modules = _build(config, twin=twin, device=place)
     out.mkdir(parents=True, exist_ok=True)
     cohort = snapshot(cohort, report, out)
-    return _Training(cohort, out, config, twin, place, annotations, modules).run()
+    return _Training(cohort, out, config, twin, place, annotations, modules, mlflow).run()
 
 
 def _build(config: RunConfig, *, twin: bool, device: torch.device) -> TrainedModules:
@@ -114,6 +117,7 @@ class _Training:
     device: torch.device
     annotations: Annotations
     modules: TrainedModules
+    mlflow: str | None
 
     def run(self) -> RunFolder:
         train, val = self._load("train"), self._load("val")
@@ -125,6 +129,7 @@ class _Training:
             logger.info("resumed after %d finished epochs.", len(checkpoint.history))
         write_atomically(self.out / "config.yaml", self.config.to_yaml().encode())
         schedule = ThreePhaseSchedule.from_config(self.config, twin=self.twin)
+        trackers = Trackers(self.out, done=len(checkpoint.history), mlflow=self.mlflow)
         runner = StepRunner(
             self.out,
             self.config,
@@ -135,9 +140,11 @@ class _Training:
             val,
             self.device,
             self.annotations,
+            trackers,
         )
         for step in schedule.steps[checkpoint.step :]:
             runner.take(step)
+        trackers.close()
         modules.cpu().float().eval()
         matches, chosen = checkpoint.matches, checkpoint.chosen
         if chosen is not None:

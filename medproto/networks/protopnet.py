@@ -256,7 +256,12 @@ class ProtoPNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``[B, K]`` of images ``[B, C, *S]`` with values in [0, 1]."""
         scores = self.scores_from_features(self.features(x))
-        return self.last_layer(scores.to(self.last_layer.weight.dtype))
+        return self._logits(scores)
+
+    def _logits(self, scores: Tensor) -> Tensor:
+        # At reduced precision a logit of 30 is known to 0.1 only, and the sum would not be one.
+        with torch.autocast(scores.device.type, enabled=False):
+            return self.last_layer(scores.to(self.last_layer.weight.dtype))
 
     def evidence(self, x: Tensor) -> ProtoPNetOutput:
         """Return the logits of ``[B, C, *S]`` together with what they were made of."""
@@ -269,7 +274,7 @@ class ProtoPNet(nn.Module):
         scores = self.pool(similarities)
         flat = similarities.detach().flatten(2).argmax(dim=2)  # [B, P]
         locations = torch.stack(torch.unravel_index(flat, similarities.shape[2:]), dim=-1)
-        logits = self.last_layer(scores.to(self.last_layer.weight.dtype))
+        logits = self._logits(scores)
         return ProtoPNetOutput(logits, distances, similarities, scores, locations)
 
 

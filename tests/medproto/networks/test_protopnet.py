@@ -186,6 +186,24 @@ def test_keep_prototypes_keeps_what_remains_unchanged():
         network.keep_prototypes([0])
 
 
+@pytest.mark.parametrize("similarity", ["cosine", "log", "linear", "focal"])
+def test_prototypes_and_sum_are_a_float32_island_under_autocast(similarity):
+    torch.manual_seed(0)
+    network = ProtoPNet(2, 1, 2, image_size=(64, 64), stage=2, similarity=similarity).eval()
+    image = torch.rand(2, 1, 64, 64)
+    seen = []
+    network.add_on.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        output = network.evidence(image)
+        logits = network(image)
+    assert seen == [torch.bfloat16, torch.bfloat16]
+    assert {t.dtype for t in (output.distances, output.scores, output.logits)} == {torch.float32}
+    weight, bias = network.last_layer.weight.double(), network.last_layer.bias.double()
+    expected = output.scores.double() @ weight.T + bias
+    torch.testing.assert_close(output.logits.double(), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(logits, output.logits, rtol=0, atol=0)
+
+
 def test_gradient_reaches_prototypes_and_backbone():
     network = ProtoPNet(2, 1, 2, **SMALL)
     network(torch.rand(4, 1, 64, 64)).square().sum().backward()
