@@ -19,6 +19,7 @@ from medproto.networks.model_file import write_atomically
 from medproto.projection import PrototypeMatch
 
 from .engine import SegmentState
+from .processes import from_main, is_main
 
 __all__ = ["Checkpoint", "ProjectedState"]
 
@@ -75,7 +76,9 @@ class Checkpoint:
     optimizers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def save(self, modules: nn.Module) -> None:
-        """Write everything together with the weights of ``modules``."""
+        """Write everything together with the weights of ``modules``, in process 0 alone."""
+        if not is_main():
+            return
         buffer = io.BytesIO()
         content = {
             "config_digest": self.config_digest,
@@ -95,13 +98,16 @@ class Checkpoint:
     def load(self, modules: nn.Module) -> bool:
         """Read the file into this object and ``modules``; ``False`` when there is none yet.
 
+        Process 0 reads it for all, so that all go on from the same state.
+
         Raises:
             ModelFileError: if it is unreadable or belongs to another configuration, cohort or
                 ``--twin``.
         """
-        if not self.path.exists():
+        stored = from_main(lambda: self.path.read_bytes() if self.path.exists() else None)
+        if stored is None:
             return False
-        content = _read(self.path)
+        content = _read(stored)
         try:
             expected = (self.config_digest, self.cohort_digest)
             if (content["config_digest"], content["cohort_digest"]) != expected:
@@ -131,8 +137,8 @@ def _matches(rows: list[dict[str, Any]]) -> tuple[PrototypeMatch, ...]:
     return tuple(PrototypeMatch(**row) for row in rows)
 
 
-def _read(path: Path) -> Any:
+def _read(stored: bytes) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(io.BytesIO(stored), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever torch's reader makes of damaged bytes
         raise ModelFileError(UNREADABLE) from error

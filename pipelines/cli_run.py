@@ -37,6 +37,9 @@ def train(
     mlflow: Annotated[
         str | None, typer.Option(help="MLflow tracking URI that gets losses and figures too.")
     ] = None,
+    nproc: Annotated[
+        int, typer.Option(min=1, help="Processes on this machine that train together.")
+    ] = 1,
 ) -> None:
     """Train a prototype network: features, projection, last layer; then evaluate it.
 
@@ -45,18 +48,27 @@ def train(
     from medproto.data import Cohort
 
     from .config import load_config
-    from .train import train as run_training
+    from .processes import is_main, is_started, joined
 
     settled = load_config(config, settings or (), preset=preset)
-    run = run_training(
-        Cohort.read(cohort, group=group, label_columns=settled.data.label_columns or ()),
-        out,
-        settled,
-        twin=twin,
-        resume=resume,
-        device=device,
-        mlflow=mlflow,
-    )
+    if nproc > 1 and not is_started():
+        from .launch import launch
+
+        raise typer.Exit(launch(nproc))
+    from .train import train as run_training
+
+    with joined(device):
+        run = run_training(
+            Cohort.read(cohort, group=group, label_columns=settled.data.label_columns or ()),
+            out,
+            settled,
+            twin=twin,
+            resume=resume,
+            device=device,
+            mlflow=mlflow,
+        )
+        if not is_main():
+            return
     print_metrics(run.metrics)
     typer.echo(f"\nreport: {out / 'report.html'}", err=True)
 

@@ -5,9 +5,9 @@ Symbols: ``B`` batch, ``*S`` axes of the network's input.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,14 +15,16 @@ from monai.data import CacheDataset, DataLoader, Dataset
 from monai.transforms import Compose, MapTransform
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import BatchSampler, Sampler
 
 from medproto.data import Cohort, read_image
 from medproto.errors import ImageReadError
 from medproto.records import ImageReference, Placement
 from medproto.transforms import augmentation, preprocessing
 
-__all__ = ["ImageSet", "SeededSampler", "loader"]
+from .processes import count, rank
+
+__all__ = ["ImageSet", "SeededSampler", "Shares", "loader"]
 
 
 class _Plain(MapTransform):
@@ -174,6 +176,40 @@ class SeededSampler(Sampler[int]):
             left -= len(order)
 
 
+class Shares(Sampler[list[int]]):
+    """The share that one process takes of each batch; together they take the whole batch.
+
+    Shares differ by one image at most. Where a batch has fewer images than there are processes,
+    those left over take its last image too, with weight 0.
+
+    Args:
+        batches: of all processes.
+        rank: number of this process, zero-based.
+        count: of all processes; with one a share is the batch.
+    """
+
+    def __init__(self, batches: BatchSampler, *, rank: int, count: int) -> None:
+        self._batches = batches
+        self._rank = rank
+        self._count = count
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self._batches:
+            yield batch[self._rank :: self._count] or batch[-1:]
+
+    def weight(self, index: int) -> float:
+        """Return the weight of the share in the zero-based batch ``index`` of an epoch.
+
+        For means over shares: their weighted mean over the processes is the mean over the batch.
+        """
+        size, order = self._batches.batch_size, cast(Sized, self._batches.sampler)
+        whole = min(size, len(order) - index * size)
+        return len(range(self._rank, whole, self._count)) * self._count / whole
+
+
 def loader(
     images: ImageSet,
     *,
@@ -186,7 +222,10 @@ def loader(
 ) -> tuple[DataLoader, SeededSampler, Compose]:
     """Return a shuffling loader of ``image``, ``label`` and its sampler and random transform.
 
+    Its ``batch_sampler`` are the :class:`Shares` of this process.
+
     Args:
+        batch_size: of all processes together.
         repeats: passes over the images an epoch, see :class:`SeededSampler`.
         steps: batches of an epoch, all full, instead of what ``repeats`` gives.
         masks: ``[1, *S]`` bool, one for each image; they move with the images, and the batches
@@ -213,14 +252,10 @@ def loader(
 
     # A last batch of one image would break the statistics of BatchNorm.
     drop_last = len(sampler) % batch_size == 1
+    batches = BatchSampler(sampler, min(batch_size, len(sampler)), drop_last)
+    shares = Shares(batches, rank=rank(), count=count())
     return (
-        DataLoader(
-            dataset,
-            batch_size=min(batch_size, len(sampler)),
-            sampler=sampler,
-            collate_fn=collate,
-            drop_last=drop_last,
-        ),
+        DataLoader(dataset, batch_sampler=shares, collate_fn=collate),
         sampler,
         random_part,
     )

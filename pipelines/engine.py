@@ -21,9 +21,8 @@ from typing import Any, Literal
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
-from ignite.metrics import EpochMetric, Loss, Metric
-from monai.engines import SupervisedEvaluator, SupervisedTrainer
-from monai.handlers import ROCAUC
+from monai.engines import SupervisedTrainer
+from monai.metrics import compute_roc_auc
 from torch import Tensor, nn
 
 from medproto.errors import MedProtoError
@@ -31,7 +30,9 @@ from medproto.losses import HeadLoss
 from medproto.metrics import multilabel_auroc
 from medproto.records import HeadKind
 
+from .data_parallel import data_parallel
 from .datasets import ImageSet, loader
+from .processes import average, from_main, is_main, rank, spread, synchronize
 
 __all__ = ["SegmentRun", "SegmentState", "SegmentTask", "TrainingError", "validate"]
 
@@ -98,46 +99,40 @@ class SegmentState:
 def validate(
     network: nn.Module, images: ImageSet, *, head: HeadKind, device: torch.device
 ) -> dict[str, float]:
-    """Return ``auroc`` and ``loss`` of a network on a set, by MONAI's evaluator.
+    """Return ``auroc`` and ``loss`` of a network on a set, the same in all processes.
 
     Args:
         head: what the network's logits mean; the area of an ordinal one is the mean over its
             thresholds, that of findings the mean over those with and without certain cases.
     """
+    network.eval()
 
-    def forward(engine: Engine, batch: Any) -> tuple[Tensor, Tensor]:
-        network.eval()
-        with torch.no_grad():
-            return network(batch[0].to(device)).float().cpu(), torch.tensor(batch[1])
+    @torch.no_grad()
+    def forward(batch: Any) -> tuple[Tensor, Tensor]:
+        return network(batch[0].to(device)).float().cpu(), torch.tensor(batch[1])
 
-    def one_hot(output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        logits, labels = output
-        if head == "ordinal":
-            return logits, (labels[:, None] > torch.arange(logits.shape[1])).long()
-        return logits.softmax(dim=1), nn.functional.one_hot(labels, logits.shape[1])
+    outputs = spread(forward, images.batches(32))
+    return from_main(lambda: _scores(outputs, head))
 
-    area: Metric = ROCAUC(output_transform=one_hot)
+
+def _scores(outputs: Sequence[tuple[Tensor, Tensor]], head: HeadKind) -> dict[str, float]:
+    objective = HeadLoss(head)
+    total = torch.zeros(())
+    for part in outputs:
+        total += objective(*part) * len(part[1])
+    logits, labels = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+    return {"auroc": _area(logits, labels, head), "loss": total.item() / len(labels)}
+
+
+def _area(logits: Tensor, labels: Tensor, head: HeadKind) -> float:
     if head == "multilabel":  # MONAI's area knows no uncertain labels
-        area = EpochMetric(_area_of_findings, check_compute_fn=False)
-    evaluator = SupervisedEvaluator(
-        device=device,
-        val_data_loader=list(images.batches(32)),
-        network=network,
-        iteration_update=forward,
-        key_val_metric={"auroc": area},
-        additional_metrics={"loss": Loss(HeadLoss(head))},
-        decollate=False,
-    )
-    _quiet(evaluator)
-    evaluator.run()
-    return {key: float(evaluator.state.metrics[key]) for key in ("auroc", "loss")}
-
-
-def _area_of_findings(logits: Tensor, labels: Tensor) -> float:
-    # The metric's engine hands over a single column as [N].
-    chances, truth = (x.double().reshape(len(x), -1).numpy() for x in (logits.sigmoid(), labels))
-    figure = multilabel_auroc(chances, truth)
-    return 0.5 if figure is None else figure
+        figure = multilabel_auroc(logits.sigmoid().double().numpy(), labels.double().numpy())
+        return 0.5 if figure is None else figure
+    if head == "ordinal":
+        above = labels[:, None] > torch.arange(logits.shape[1])
+        return float(compute_roc_auc(logits, above.long()))
+    truth = nn.functional.one_hot(labels, logits.shape[1])
+    return float(compute_roc_auc(logits.softmax(dim=1), truth))
 
 
 @dataclass
@@ -192,6 +187,7 @@ class SegmentRun:
             steps=self.steps,
             masks=self.masks,
         )
+        self._step = data_parallel(task.network, task.step)
         self._totals: dict[str, float] = {}
         self._rates_shown: dict[str, float] = {}
         self._started = time.perf_counter()
@@ -216,7 +212,7 @@ class SegmentRun:
         trainer.add_event_handler(Events.ITERATION_STARTED, self._set_rates)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._add_up)
         trainer.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and is_main():
             ProgressBar(desc=task.name).attach(trainer)
         if state.epoch < task.epochs and not self._is_stale():
             trainer.run()
@@ -234,19 +230,24 @@ class SegmentRun:
         given = [batch[key].to(self.device) for key in ("image", "label", "mask") if key in batch]
         reduced = self.precision == "bfloat16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=reduced):
-            terms = self.task.step(*given)
-        _check_finite(float(terms["loss"].detach()), self.task.name)
-        terms["loss"].backward()
+            terms = self._step(*given)
+        weight = self._batches.batch_sampler.weight(
+            (engine.state.iteration - 1) % len(self._batches)
+        )
+        shown = average(terms, weight)
+        _check_finite(shown["loss"], self.task.name)
+        (terms["loss"] * weight).backward()
         self._optimizer.step()
-        return {key: float(value.detach()) for key, value in terms.items()}
+        return shown
 
     def _begin_epoch(self, engine: Engine) -> None:
         self._started = time.perf_counter()
         self._totals.clear()
         epoch = engine.state.epoch
         self._sampler.epoch = epoch
-        torch.manual_seed(self.seed * 7919 + self.task.number * 1009 + epoch)
-        self._random_part.set_random_state(self.seed * 7919 + self.task.number * 1009 + epoch)
+        seed = self.seed * 7919 + self.task.number * 1009 + epoch + rank() * 104_729
+        torch.manual_seed(seed)
+        self._random_part.set_random_state(seed)
 
     def _set_rates(self, engine: Engine) -> None:
         """Set the learning rates from the iteration alone, so that a resume agrees."""
@@ -263,6 +264,7 @@ class SegmentRun:
 
     def _end_epoch(self, engine: Engine) -> None:
         task, state = self.task, self.state
+        synchronize(task.network)  # statistics of BatchNorm are those of process 0
         scores = validate(task.network, self.val, head=task.head, device=self.device)
         _check_finite(scores["loss"], task.name)
         state.epoch = engine.state.epoch

@@ -1,7 +1,8 @@
 """Taking the steps of a schedule: training by gradient, projection, choice, solving.
 
 The checkpoint is written after each epoch and each trained step. Computed steps are not written by
-themselves: a resume repeats them, with the same result.
+themselves: a resume repeats them, with the same result. Of several processes the main one computes
+them, and the others take over what it found.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor
 from medproto.last_layer import LastLayerSolution
 from medproto.networks import PlainClassifier, ProtoPNet, measure_center_shift
 from medproto.networks.model_file import write_atomically
-from medproto.projection import project_prototypes
+from medproto.projection import ProjectionResult, project_prototypes
 
 from .annotations import Annotations
 from .checkpoint import Checkpoint, ProjectedState
@@ -32,6 +33,7 @@ from .initialization import center_logits, start_prototypes
 from .last_layer_fit import class_weights, fit_last_layer
 from .objective import classifier_step, prototype_step
 from .patch_cost import PatchCost
+from .processes import from_main, is_main, synchronize
 from .schedule import Step, ThreePhaseSchedule
 from .trackers import Trackers
 from .trained_modules import TrainedModules
@@ -58,7 +60,7 @@ class StepRunner:
         val: images that select.
         device: of the steps trained by gradient; the others run on the CPU, as prediction does.
         annotations: of the training images.
-        trackers: receive each row of the history.
+        trackers: receive each row of the history; ``None`` in all processes but the main one.
         solution: of the last layer, once it is solved.
     """
 
@@ -71,7 +73,7 @@ class StepRunner:
     val: ImageSet
     device: torch.device
     annotations: Annotations
-    trackers: Trackers
+    trackers: Trackers | None
     solution: LastLayerSolution | None = None
 
     def take(self, step: Step) -> None:
@@ -134,6 +136,8 @@ class StepRunner:
 
     def _record(self, row: dict[str, Any]) -> None:
         self.checkpoint.history.append(row)
+        if self.trackers is None:
+            return
         self.trackers.add(row)
         table = pd.DataFrame(self.checkpoint.history).to_csv(index=False)
         write_atomically(self.out / "history.csv", table.encode())
@@ -143,15 +147,19 @@ class StepRunner:
         modules = self.modules
         if step.name == "twin" and modules.twin is not None:
             modules.twin.load_state_dict(modules.classifier.state_dict())
-        kmeans = self.config.model.initialization == "kmeans"
         if not self.schedule.starts_prototypes(step):
             return
         modules.cpu()
-        if kmeans:
+        from_main(self._start_prototypes)
+        synchronize(modules)
+        modules.to(self.device)
+
+    def _start_prototypes(self) -> None:
+        modules = self.modules
+        if self.config.model.initialization == "kmeans":
             start_prototypes(modules.network, modules.classifier, self.train, seed=self.config.seed)
         if modules.network.head in ("binary", "multilabel"):
             center_logits(modules.network, self.train)
-        modules.to(self.device)
 
     def _objective(
         self, model: ProtoPNet | PlainClassifier, step: Step
@@ -189,11 +197,12 @@ class StepRunner:
 
     def _project(self, step: Step) -> None:
         network = self.modules.cpu().network.float().eval()
-        self._place_cells(network)
         single = self.config.training.schedule == "single"
-        result = project_prototypes(
-            network, self.train.batches(32), self.train.image, unique=single
-        )
+        result = from_main(lambda: self._find_patches(network, unique=single))
+        if result.dropped and not is_main():
+            before = range(len(network.prototype_class))
+            network.keep_prototypes([p for p in before if p not in result.dropped])
+        synchronize(self.modules)
         if result.dropped:
             logger.warning(
                 "%d prototype(s) dropped: their class has fewer groups than prototypes.",
@@ -206,6 +215,10 @@ class StepRunner:
         scores = validate(network, self.val, head=network.head, device=self.device)
         row: dict[str, Any] = {"step": step.index, "segment": step.name, "epoch": step.done + 1}
         self._record(row | {f"val_{name}": value for name, value in scores.items()})
+
+    def _find_patches(self, network: ProtoPNet, *, unique: bool) -> ProjectionResult:
+        self._place_cells(network)
+        return project_prototypes(network, self.train.batches(32), self.train.image, unique=unique)
 
     def _place_cells(self, network: ProtoPNet) -> None:
         batches = itertools.islice((images for images, *_ in self.train.batches(32)), 4)
@@ -230,12 +243,15 @@ class StepRunner:
 
     def _solve(self) -> None:
         network = self.modules.cpu().network.float().eval()
-        self.solution = fit_last_layer(
-            network,
-            self.train,
-            self.val,
-            [match.row for match in self.checkpoint.matches],
-            self.config.last_layer,
-            weighted=self.config.training.class_weights,
-            scores_path=self.out / "scores.npz",
+        self.solution = from_main(
+            lambda: fit_last_layer(
+                network,
+                self.train,
+                self.val,
+                [match.row for match in self.checkpoint.matches],
+                self.config.last_layer,
+                weighted=self.config.training.class_weights,
+                scores_path=self.out / "scores.npz",
+            )
         )
+        synchronize(self.modules)

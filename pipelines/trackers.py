@@ -6,6 +6,7 @@ prove nothing; what counts stands in ``history.csv`` and, of predictions, in the
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +14,26 @@ from typing import Any
 
 from .config import ConfigError
 
-__all__ = ["Trackers"]
+__all__ = ["Trackers", "require_mlflow"]
 
 EXPERIMENT = "medproto"
 
 _NAMES = ("step", "segment", "epoch")
+
+
+def require_mlflow() -> None:
+    """Check that MLflow is there, and keep it from reporting its use to its makers.
+
+    Raises:
+        ConfigError: if it is not installed.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    try:
+        importlib.import_module("mlflow")
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "MLflow must be installed for --mlflow: pip install 'medproto[tracking]'."
+        ) from error
 
 
 class Trackers:
@@ -64,14 +80,9 @@ class Trackers:
 
 class _MLflowRun:
     def __init__(self, folder: Path, uri: str) -> None:
-        # Without it MLflow would send its users' habits home.
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        try:
-            from mlflow import MlflowClient
-        except ModuleNotFoundError as error:
-            raise ConfigError(
-                "MLflow must be installed for --mlflow: pip install 'medproto[tracking]'."
-            ) from error
+        require_mlflow()
+        from mlflow import MlflowClient
+
         self._client = MlflowClient(uri)
         known = folder / "mlflow-run"
         if known.exists():

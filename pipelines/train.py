@@ -12,8 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from medproto.data import Cohort
+from medproto.data import Cohort, CohortReport
 from medproto.errors import ModelFileError
 from medproto.last_layer import LastLayerSolution
 from medproto.networks import ModelCard, PlainClassifier, ProtoPNet, save_model
@@ -29,11 +30,12 @@ from .doubt import fit_doubt
 from .evaluate import Evaluation, evaluate_model
 from .gallery import describe_sources, write_pictures
 from .last_layer_fit import keep_scores
+from .processes import count, from_main, is_main
 from .report import write_report
 from .runs import RunFolder, file_digest, sources_to_table, write_json
 from .schedule import ThreePhaseSchedule
 from .steps import StepRunner
-from .trackers import Trackers
+from .trackers import Trackers, require_mlflow
 from .trained_modules import TrainedModules
 from .training_input import find_device, resolve, snapshot, usable
 
@@ -54,6 +56,9 @@ def train(
 ) -> RunFolder:
     """Take the steps of the schedule and leave a finished run folder.
 
+    Inside :func:`pipelines.processes.joined` all processes call this alike and train together;
+    process 0 returns last, when the run is finished.
+
     Args:
         cohort: with a column ``split`` of ``train``, ``val`` and ``test``.
         out: new folder; with ``resume`` the folder of an unfinished run of the same configuration.
@@ -69,6 +74,19 @@ def train(
         ModelFileError: if ``out`` is taken, or cannot be resumed.
         TrainingError: if the loss is not finite.
     """
+    if mlflow is not None:
+        require_mlflow()
+    from_main(lambda: _check_folder(out, resume=resume))
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    place = find_device(device)
+    cohort, report, config, annotations = from_main(lambda: _prepare(cohort, config))
+    modules = _build(config, twin=twin, device=place)
+    cohort = from_main(lambda: _begin_folder(cohort, report, out))
+    return _Training(cohort, out, config, twin, place, annotations, modules, mlflow).run()
+
+
+def _check_folder(out: Path, *, resume: bool) -> None:
     if (out / "model.json").exists():
         raise ModelFileError("the folder holds a finished run; train into a new one.")
     if out.exists() and any(out.iterdir()) and not resume:
@@ -76,15 +94,18 @@ def train(
             "the folder is not empty; choose a new one, or go on with an unfinished run "
             "by --resume."
         )
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    place = find_device(device)
+
+
+def _prepare(
+    cohort: Cohort, config: RunConfig
+) -> tuple[Cohort, CohortReport, RunConfig, Annotations]:
     cohort, report = usable(cohort, config)
-    config, annotations = read_annotations(resolve(config, cohort, report), cohort, report)
-    modules = _build(config, twin=twin, device=place)
+    return cohort, report, *read_annotations(resolve(config, cohort, report), cohort, report)
+
+
+def _begin_folder(cohort: Cohort, report: CohortReport, out: Path) -> Cohort:
     out.mkdir(parents=True, exist_ok=True)
-    cohort = snapshot(cohort, report, out)
-    return _Training(cohort, out, config, twin, place, annotations, modules, mlflow).run()
+    return snapshot(cohort, report, out)
 
 
 def _build(config: RunConfig, *, twin: bool, device: torch.device) -> TrainedModules:
@@ -101,6 +122,8 @@ def _build(config: RunConfig, *, twin: bool, device: torch.device) -> TrainedMod
         )
     except ValueError as error:
         raise ConfigError(f"the settings of the model do not fit together: {error}") from error
+    if count() > 1 and device.type == "cuda":
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     modules = TrainedModules(network, with_twin=twin).to(device)
     for parameter in modules.parameters():
         if parameter.ndim == 4:  # a CPU runs depthwise convolutions faster this way
@@ -127,9 +150,12 @@ class _Training:
         )
         if checkpoint.load(modules):
             logger.info("resumed after %d finished epochs.", len(checkpoint.history))
-        write_atomically(self.out / "config.yaml", self.config.to_yaml().encode())
+        if is_main():
+            write_atomically(self.out / "config.yaml", self.config.to_yaml().encode())
         schedule = ThreePhaseSchedule.from_config(self.config, twin=self.twin)
-        trackers = Trackers(self.out, done=len(checkpoint.history), mlflow=self.mlflow)
+        trackers = None
+        if is_main():
+            trackers = Trackers(self.out, done=len(checkpoint.history), mlflow=self.mlflow)
         runner = StepRunner(
             self.out,
             self.config,
@@ -144,6 +170,8 @@ class _Training:
         )
         for step in schedule.steps[checkpoint.step :]:
             runner.take(step)
+        if trackers is None:  # evaluation and report are work for the main process
+            return RunFolder(self.out)
         trackers.close()
         modules.cpu().float().eval()
         matches, chosen = checkpoint.matches, checkpoint.chosen
