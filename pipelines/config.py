@@ -156,6 +156,8 @@ class TrainingConfig(_Section):
         precision: of the backbone in training by gradient. ``bfloat16`` is autocast, faster where
             the machine has units for it; prototypes, similarities, last layer and loss stay in
             float32, and so do projection, validation and prediction as a whole.
+        projection: patch a prototype takes: the ``nearest``, or the near one whose scores are most
+            like its own, ``function-preserving``; ``single`` only, ``repeated`` takes the nearest.
         patience: stop a segment after so many epochs without a better validation score; ``single``
             only.
     """
@@ -183,6 +185,7 @@ class TrainingConfig(_Section):
     keep: float = Field(default=0.0, ge=0)
     class_weights: bool = True
     precision: Literal["float32", "bfloat16"] = "float32"
+    projection: Literal["nearest", "function-preserving"] = "nearest"
     patience: int = Field(default=5, ge=1)
 
     def projection_epochs(self) -> list[int]:

@@ -218,7 +218,13 @@ class StepRunner:
 
     def _find_patches(self, network: ProtoPNet, *, unique: bool) -> ProjectionResult:
         self._place_cells(network)
-        return project_prototypes(network, self.train.batches(32), self.train.image, unique=unique)
+        return project_prototypes(
+            network,
+            lambda: self.train.batches(32),
+            self.train.image,
+            unique=unique,
+            choice=self.config.training.projection if unique else "nearest",
+        )
 
     def _place_cells(self, network: ProtoPNet) -> None:
         batches = itertools.islice((images for images, *_ in self.train.batches(32)), 4)

@@ -4,7 +4,8 @@ Symbols: ``P`` prototypes, ``D`` channels, ``C`` image channels, ``*S`` image ax
 
 The published push [1] takes the nearest own-class patch for each prototype by itself, so that many
 prototypes may end on the same patch. Here the prototypes share out the *groups* (patients): the
-assignment with the smallest sum of distances in which no group serves twice.
+assignment with the smallest sum of distances in which no group serves twice. Or, in the place of
+distances, the largest sum of correlations: see :mod:`medproto.projection.function_preserving`.
 
 References:
     [1] Chen et al., "This Looks Like That", NeurIPS 2019, section 2.2, equation 3.
@@ -13,8 +14,10 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -23,14 +26,16 @@ from torch import Tensor
 
 from ..errors import ProjectionError
 from ..networks import ProtoPNet
-from .search import Candidate, Labels, NearestPatches
+from .function_preserving import Batch, correlated_candidates, correlation_cost
+from .search import Candidate, NearestPatches
 
-__all__ = ["ProjectionResult", "PrototypeMatch", "project_prototypes"]
+__all__ = ["PatchChoice", "ProjectionResult", "PrototypeMatch", "project_prototypes"]
+
+PatchChoice = Literal["nearest", "function-preserving"]
+"""The nearest patch, or the near one whose scores over the training images are most alike."""
 
 TOLERANCE = {"cosine": 1e-4, "focal": 1e-3, "linear": 1e-6, "log": 1e-3}
 """How far below its bound a prototype may score on its source; for cosine before scaling."""
-
-Batch = tuple[Tensor, Labels, Sequence[int], Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,8 @@ class PrototypeMatch:
         distance: from the prototype to the patch before projection, feature units.
         similarity: at ``cell`` after projection, measured on the image alone; for ``"focal"``
             before the mean is subtracted.
+        correlation: of the patch's pooled scores over all training images with the prototype's own
+            before projection, -1 to 1; ``None`` if either is constant, or for ``"nearest"``.
     """
 
     prototype: int
@@ -53,6 +60,7 @@ class PrototypeMatch:
     cell: tuple[int, ...]
     distance: float
     similarity: float
+    correlation: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +78,12 @@ class ProjectionResult:
 
 def project_prototypes(
     network: ProtoPNet,
-    batches: Iterable[Batch],
+    batches: Iterable[Batch] | Callable[[], Iterable[Batch]],
     load_image: Callable[[int], Tensor],
     *,
     unique: bool = True,
+    choice: PatchChoice = "nearest",
+    candidates: int = 400,
 ) -> ProjectionResult:
     """Replace every prototype by its patch, in place, and check that it recognises it.
 
@@ -82,23 +92,27 @@ def project_prototypes(
     Args:
         network: the prototypes and, if some are dropped, the last layer are changed.
         batches: ``(images [B, C, *S], labels, rows, groups)`` of the training images, with the
-            preprocessing of prediction and without augmentation; gone through once.
+            preprocessing of prediction and without augmentation, or a function that returns them.
+            Gone through once, for ``"function-preserving"`` twice: then a function or a sequence.
         load_image: returns the same image ``[C, *S]`` for a row; called once for each prototype.
         unique: no two prototypes from one group. False is the published push: each prototype takes
-            its nearest patch, whoever else has taken it.
+            its best patch, whoever else has taken it.
+        choice: which patch is best, see :data:`PatchChoice`.
+        candidates: for ``"function-preserving"``, how many of the nearest patches are scored for
+            each prototype, at least 1.
 
     Raises:
-        ProjectionError: if a class has no training image, or a prototype afterwards scores less
-            than the bound on its own source.
+        ValueError: if ``choice`` is unknown, ``candidates`` less than 1, or ``batches`` cannot be
+            gone through twice where they must.
+        ProjectionError: if a class has no training image, a prototype afterwards scores less
+            than the bound on its own source, or the second pass is not over as many images.
     """
+    passes = _passes(batches, choice, candidates)
     mode = network.training
     network.eval()
     try:
-        search = NearestPatches(network)
-        for batch in batches:
-            search.add(*batch)
-        candidates = search.candidates()
-        chosen = _assign(candidates) if unique else [own[0] if own else None for own in candidates]
+        found, cost = _candidates(network, passes, choice, candidates)
+        chosen = _assign(found, cost) if unique else [own[0] if own else None for own in found]
         dropped = [p for p, candidate in enumerate(chosen) if candidate is None]
         _check_classes(network, dropped)
         if dropped:
@@ -111,8 +125,46 @@ def project_prototypes(
         network.train(mode)
 
 
-def _assign(candidates: Sequence[Sequence[Candidate]]) -> list[Candidate | None]:
-    """Share the groups out with the smallest sum of distances; ``None`` where none is left."""
+def _passes(
+    batches: Iterable[Batch] | Callable[[], Iterable[Batch]], choice: PatchChoice, candidates: int
+) -> Callable[[], Iterable[Batch]]:
+    """Return a function that starts a pass over the images."""
+    if choice not in get_args(PatchChoice):
+        raise ValueError(
+            f"choice must be one of {', '.join(get_args(PatchChoice))}, got {choice!r}."
+        )
+    if candidates < 1:
+        raise ValueError(f"candidates must be at least 1, got {candidates}.")
+    if callable(batches):
+        return batches
+    if choice != "nearest" and isinstance(batches, Iterator):
+        raise ValueError(
+            f"batches must be a sequence or a function for choice={choice!r}, which goes through "
+            f"them twice, got a {type(batches).__name__}. Give a function that returns it."
+        )
+    return lambda: batches
+
+
+def _candidates(
+    network: ProtoPNet,
+    passes: Callable[[], Iterable[Batch]],
+    choice: PatchChoice,
+    candidates: int,
+) -> tuple[list[list[Candidate]], Callable[[Candidate], float]]:
+    """Return for each prototype patches of distinct groups, the best first, and their cost."""
+    if choice == "nearest":
+        search = NearestPatches(network)
+        for batch in passes():
+            search.add(*batch)
+        return search.candidates(), attrgetter("distance")
+    found = correlated_candidates(network, passes, candidates=candidates)
+    return found, correlation_cost(found)
+
+
+def _assign(
+    candidates: Sequence[Sequence[Candidate]], cost: Callable[[Candidate], float]
+) -> list[Candidate | None]:
+    """Share the groups out with the smallest sum of costs; ``None`` where none is left."""
     first_row: dict[str, int] = {}
     for candidate in (c for own in candidates for c in own):
         known = first_row.get(candidate.group, candidate.row)
@@ -121,17 +173,17 @@ def _assign(candidates: Sequence[Sequence[Candidate]]) -> list[Candidate | None]
     if not groups:
         return [None] * len(candidates)
     column = {group: j for j, group in enumerate(groups)}
-    largest = max(c.distance for own in candidates for c in own)
+    largest = max(cost(c) for own in candidates for c in own)
     # More than any complete assignment can cost, so leaving a prototype out is the last resort.
     forbidden = (abs(largest) + 1.0) * (len(candidates) + 1)
-    cost = np.full((len(candidates), len(groups)), forbidden)
+    costs = np.full((len(candidates), len(groups)), forbidden)
     table: dict[tuple[int, int], Candidate] = {}
     for p, own in enumerate(candidates):
         for candidate in own:
-            cost[p, column[candidate.group]] = candidate.distance
+            costs[p, column[candidate.group]] = cost(candidate)
             table[p, column[candidate.group]] = candidate
     chosen: list[Candidate | None] = [None] * len(candidates)
-    for p, j in zip(*linear_sum_assignment(cost), strict=True):
+    for p, j in zip(*linear_sum_assignment(costs), strict=True):
         chosen[p] = table.get((int(p), int(j)))
     return chosen
 
@@ -178,5 +230,11 @@ def _check(
                 "normalisation changes between projection and use."
             )
         yield PrototypeMatch(
-            p, candidate.row, candidate.group, candidate.cell, candidate.distance, similarity
+            p,
+            candidate.row,
+            candidate.group,
+            candidate.cell,
+            candidate.distance,
+            similarity,
+            candidate.correlation,
         )

@@ -10,7 +10,7 @@ take, one of them is left. So ``P`` candidates are kept for each, and nothing el
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -39,12 +39,15 @@ class Candidate:
         row: zero-based row of the training image.
         cell: zero-based feature cell.
         group: patient or group of the image.
+        correlation: of its scores with the prototype's own, see
+            :mod:`medproto.projection.function_preserving`; ``None`` where it was not computed.
     """
 
     distance: float
     row: int
     cell: tuple[int, ...]
     group: str
+    correlation: float | None = field(default=None, compare=False)
 
 
 class NearestPatches:

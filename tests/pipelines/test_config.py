@@ -53,6 +53,7 @@ def test_an_empty_file_means_defaults(tmp_path):
         ("data.repeats=0", r"data\.repeats: .*equal to 1, got 0"),
         ("training.steps_per_epoch=0", r"training\.steps_per_epoch: .*equal to 1, got 0"),
         ("training.schedule=once", r"training\.schedule: .*'single' or 'repeated', got 'once'"),
+        ("training.projection=best", r"training\.projection: .*'nearest' or 'function-preserving'"),
         ("training.orthogonality=-1", r"training\.orthogonality: .*equal to 0"),
         ("preset=quick", r"preset: .*'clinical' or 'paper', got 'quick'"),
         ("data.image_size", r"must read section\.key=value, got 'data\.image_size'"),

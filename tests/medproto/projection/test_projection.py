@@ -1,4 +1,5 @@
 import itertools
+from operator import attrgetter
 
 import pytest
 import torch
@@ -150,7 +151,7 @@ def test_a_changed_image_is_noticed_afterwards():
 def test_assignment_prefers_any_complete_one():
     a, b = Candidate(0.0, 0, (0,), "g"), Candidate(9.0, 1, (0,), "h")
     only = Candidate(5.0, 2, (0,), "g")
-    assert _assign([[a, b], [only]]) == [b, only]
+    assert _assign([[a, b], [only]], attrgetter("distance")) == [b, only]
 
 
 def test_ties_go_to_the_first_row_and_cell():
