@@ -15,7 +15,7 @@ help:
 	@echo "make test       the tests that continuous integration runs"
 	@echo "make test-all   these and the slow ones"
 	@echo "make lint       format, lint and types"
-	@echo "make bench NAME=step   a benchmark of benchmarks/"
+	@echo "make bench NAME=step   a benchmark of benchmarks/, see docs/benchmarks.md"
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "medproto needs Python 3.11 or newer")'
@@ -44,7 +44,7 @@ lint: $(VENV)/.ready-dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.ready-dev
-	$(BIN)/python benchmarks/$(NAME).py
+	$(BIN)/python benchmarks/$(subst -,_,$(NAME)).py $(ARGS)
 
 wheel-check: $(VENV)/.ready-dev
 	$(BIN)/python tests/wheel_check.py

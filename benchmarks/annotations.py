@@ -16,7 +16,6 @@ images where no other place is more similar to one. Writes results/annotations_P
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -26,6 +25,7 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from reporting import RESULTS, write_result
 
 from medproto.data import Cohort, read_image, split_cohort
 from medproto.data.phantom import make_phantom_cohort
@@ -159,10 +159,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", choices=[*MARKED, []], help="default: both")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    options.out.mkdir(parents=True, exist_ok=True)
     for part in options.parts or MARKED:
         sys.stdout.write(f"\n{part}: {MARKED[part]}\n{HEAD}\n")
         results = []
@@ -184,7 +183,7 @@ def main():
             "results": results,
         }
         path = options.out / f"annotations_{part}.json"
-        path.write_text(json.dumps(document, indent=1) + "\n")
+        write_result(path, document)
 
 
 if __name__ == "__main__":

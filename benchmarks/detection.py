@@ -16,7 +16,6 @@ benchmarks/results/detection.json.
 
 import argparse
 import csv
-import json
 import os
 import sys
 import tempfile
@@ -27,6 +26,7 @@ import numpy as np
 import torch
 from doubt import held_back
 from PIL import Image
+from reporting import RESULTS, write_result
 from scipy.stats import binomtest
 
 from medproto.data import Cohort, from_dicom, split_cohort
@@ -200,9 +200,7 @@ def main():
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--patients", type=int, default=PATIENTS)
     parser.add_argument("--set", dest="settings", action="append", default=[], help="a.b=c")
-    parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parent / "results" / "detection.json"
-    )
+    parser.add_argument("--out", type=Path, default=RESULTS / "detection.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     stamp = provenance()  # before the result changes what git sees
@@ -221,8 +219,7 @@ def main():
         "summary": summary,
         "networks": networks,
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(options.out, result)
 
 
 if __name__ == "__main__":

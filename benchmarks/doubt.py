@@ -20,7 +20,6 @@ strange ones.
 import argparse
 import csv
 import hashlib
-import json
 import os
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from reporting import RESULTS, write_result
 from scipy import ndimage
 from scipy.stats import betabinom
 from sklearn.cluster import KMeans
@@ -333,9 +333,7 @@ def report(summary, twice):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cohorts", type=int, default=20)
-    parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parent / "results" / "doubt.json"
-    )
+    parser.add_argument("--out", type=Path, default=RESULTS / "doubt.json")
     options = parser.parse_args()
     data = Path(os.environ["MEDPROTO_DATA"]) if os.environ.get("MEDPROTO_DATA") else None
     started = time.perf_counter()
@@ -354,8 +352,7 @@ def main():
         "same_cases_twice": twice,
         "by_cohort": cohorts,
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(options.out, result)
 
 
 if __name__ == "__main__":

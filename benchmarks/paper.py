@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from reporting import RESULTS, write_result
 
 from medproto.data import Cohort, from_dicom, from_folder, split_cohort
 from medproto.data.phantom import make_phantom_cohort
@@ -29,7 +30,6 @@ from pipelines.provenance import provenance
 from pipelines.train import train
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
 SETTINGS = {
     # Two projections; smaller images and batches, and a fifteenth of the published copies.
     "phantoms": (
@@ -120,12 +120,11 @@ def main():
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(2)
-    options.out.mkdir(parents=True, exist_ok=True)
     for part in options.parts or COHORTS:
         with tempfile.TemporaryDirectory() as folder:
             run, result = measure(part, Path(folder), options)
             show(result, run.history)
-        (options.out / f"paper_{part}.json").write_text(json.dumps(result, indent=1) + "\n")
+        write_result(options.out / f"paper_{part}.json", result)
 
 
 if __name__ == "__main__":

@@ -1,66 +1,120 @@
-"""Training step of the prototype network against the bare classifier on the same features.
+"""Training step of the prototype network against that of the bare classifier, same features.
 
     make bench NAME=step
+    .venv/bin/python benchmarks/step.py --size 64 --pairs 2 --networks efficientnet_lite0
 
-Both run in turn in one process, same images, dtype, memory format and threads; the ratio is taken
-pair by pair, so that it holds when the machine's speed drifts.
+A step: forward pass, loss (cross-entropy; for prototypes cluster and separation cost, too),
+backward pass, optimizer. What learns and what is in evaluation mode is as in the schedule. With
+bf16 forward pass and loss run under autocast; distances and similarities stay float32.
 """
 
-import argparse
-import json
-import statistics
-import sys
-import time
+import copy
 
 import torch
+from reporting import publish, speed_options, stamp
+from synthetic import NETWORKS, image_set, prototype_network
+from timing import row, table, timed_pairs
 
-from medproto.networks import PlainClassifier, ProtoPNet
+from medproto.networks import PlainClassifier
+from pipelines.annotations import MarkedPatch
+from pipelines.config import TrainingConfig
 from pipelines.objective import classifier_step, prototype_step
+from pipelines.patch_cost import PatchCost
+from pipelines.schedule import Step
+
+TRAINING = TrainingConfig()
+FEATURES, JOINT = Step(0, "features", 1), Step(0, "joint", 1)
+FORBIDDEN = 10  # images with a forbidden patch
 
 
-def seconds(step, model, images, labels):
-    started = time.perf_counter()
-    model.zero_grad(set_to_none=True)
-    step(images, labels)["loss"].backward()
-    return time.perf_counter() - started
+def trainer(model, step, objective, images, labels, dtype):
+    """The work of one step on a batch, as the engine does it."""
+    groups = step.parameter_groups(model, TRAINING)
+    learning = {id(parameter) for group in groups for parameter in group["params"]}
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in learning)
+    optimizer = step.optimizer(groups)
+
+    def work():
+        model.train()
+        for module in step.frozen(model):
+            module.eval()
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == "bf16"):
+            loss = objective(images, labels)["loss"]
+        loss.backward()
+        optimizer.step()
+        return float(loss.detach())
+
+    return work
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=224)
+def prototype_trainer(network, images, labels, dtype, *, patches=None, step=JOINT):
+    objective = prototype_step(
+        network,
+        cluster=TRAINING.cluster,
+        separation=TRAINING.separation,
+        class_weights=None,
+        patches=patches,
+    )
+    return trainer(network, step, objective, images, labels, dtype)
+
+
+def classifier_trainer(network, images, labels, dtype):
+    classifier = PlainClassifier(copy.deepcopy(network)).to(memory_format=torch.channels_last)
+    objective = classifier_step(classifier, network.head, None)
+    return trainer(classifier, FEATURES, objective, images, labels, dtype)
+
+
+def batch(size, count):
+    images, labels, *_ = next(image_set(count, size).batches(count))
+    return images.contiguous(memory_format=torch.channels_last), torch.tensor(labels)
+
+
+def forbidden(network, size, at_most):
+    """The cost of patches in the middle of some images: they pass the network a second time."""
+    corner, end = (size / 4,) * 2, (size / 2,) * 2
+    images = image_set(FORBIDDEN, size)
+    marked = [MarkedPatch(row, corner, end, 1, "forbid") for row in range(FORBIDDEN)]
+    return PatchCost(network, marked, images, forbid=0.1, keep=0.0, at_most=at_most)
+
+
+def measure(name, dtype, options):
+    network = prototype_network(name, options.size, prototypes=options.prototypes)
+    images, labels = batch(options.size, options.batch)
+    bare = classifier_trainer(network, images, labels, dtype)
+    plain = copy.deepcopy(network)
+    own = prototype_trainer(plain, images, labels, dtype)
+    yield row(f"{name}, {dtype}", timed_pairs(own, bare, options.pairs), at_most=1.10)
+    cost = forbidden(network, options.size, options.batch)
+    marked = prototype_trainer(network, images, labels, dtype, patches=cost)
+    yield row(
+        f"{name}, {dtype}, {FORBIDDEN} forbidden patches (second pass)",
+        timed_pairs(marked, bare, options.pairs),
+    )
+
+
+def main(arguments=None):
+    parser = speed_options(__doc__, pairs=10)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--pairs", type=int, default=10)
-    options = parser.parse_args()
-    torch.set_num_threads(2)
-    torch.manual_seed(0)
-    size = (options.size, options.size)
-    network = ProtoPNet(2, 1, 2, image_size=size, stage=5, weights="package")
-    network = network.to(memory_format=torch.channels_last).train()
-    network.last_layer.requires_grad_(False)
-    classifier = PlainClassifier(network).train()
-    images = torch.rand(options.batch, 1, *size).contiguous(memory_format=torch.channels_last)
-    labels = torch.arange(options.batch) % 2
-    own = prototype_step(network, cluster=0.2, separation=0.05, class_weights=None)
-    bare = classifier_step(classifier, None)
-    for step, model in ((own, network), (bare, classifier)):
-        seconds(step, model, images, labels)
-    pairs = [
-        (seconds(own, network, images, labels), seconds(bare, classifier, images, labels))
-        for _ in range(options.pairs)
+    parser.add_argument("--prototypes", type=int, default=20)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument(
+        "--dtypes", nargs="+", choices=("float32", "bf16"), default=["float32", "bf16"]
+    )
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    result = stamp("step", options)
+    result["rows"] = [
+        found
+        for name in options.networks
+        for dtype in options.dtypes
+        for found in measure(name, dtype, options)
     ]
-    ratios = [a / b for a, b in pairs]
-    result = {
-        "size": options.size,
-        "batch": options.batch,
-        "prototype_step_s": statistics.median(a for a, _ in pairs),
-        "classifier_step_s": statistics.median(b for _, b in pairs),
-        "ratio_median": statistics.median(ratios),
-        "ratio_min": min(ratios),
-        "ratio_max": max(ratios),
-    }
-    for name, value in result.items():
-        sys.stderr.write(f"{name:<20} {value:.3f}\n")
-    sys.stdout.write(json.dumps(result) + "\n")
+    publish(
+        result, table(result["rows"], own="prototypes", reference="classifier"), save=options.save
+    )
+    return result
 
 
 if __name__ == "__main__":

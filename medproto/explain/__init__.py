@@ -1,6 +1,13 @@
 """Explanations: the evidence of a prediction, its place in the image, and a second opinion."""
 
-from .evidence import COMPLETENESS_TOLERANCE, explain, heat_maps, network_box, source_box
+from .evidence import (
+    COMPLETENESS_TOLERANCE,
+    explain,
+    explain_batch,
+    heat_maps,
+    network_box,
+    source_box,
+)
 from .faithfulness import box_faithfulness
 from .geometry import cells_to_network, cells_to_stored, peak_box
 from .grad_cam import GradCam
@@ -12,6 +19,7 @@ __all__ = [
     "cells_to_network",
     "cells_to_stored",
     "explain",
+    "explain_batch",
     "heat_maps",
     "network_box",
     "peak_box",

@@ -19,13 +19,12 @@ from torch import Tensor
 
 from ..networks import ProtoPNet
 from ..records import BoxFaithfulness
+from .geometry import Box
 
 __all__ = ["BLUR_SHARE", "box_faithfulness"]
 
 BLUR_SHARE = 1 / 16
 """Standard deviation of the blur as a share of each axis of the image."""
-
-Box = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 @torch.no_grad()

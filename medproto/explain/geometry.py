@@ -9,6 +9,7 @@ may shift them by half a stride against a naive stretch of the map over the imag
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,9 +23,15 @@ __all__ = ["cells_to_network", "cells_to_stored", "peak_box"]
 
 Array = NDArray[np.float32]
 
+Box = tuple[tuple[float, ...], tuple[float, ...]]
+"""``(start, stop)``, positions in network pixels per axis."""
+
+NEIGHBORS = {n: ndimage.generate_binary_structure(n, 1) for n in (1, 2, 3)}
+"""Pixels that touch by a side."""
+
 
 def cells_to_network(values: Array, grid: CellGrid, network_shape: Sequence[int]) -> Array:
-    """Interpolate a map of cells ``[*G]`` linearly to network pixels ``[*S]``.
+    """Interpolate maps of cells ``[..., *G]`` linearly to network pixels ``[..., *S]``.
 
     Outside the outermost centres the border value is continued.
 
@@ -36,7 +43,7 @@ def cells_to_network(values: Array, grid: CellGrid, network_shape: Sequence[int]
 
 
 def cells_to_stored(values: Array, grid: CellGrid, placement: Placement) -> Array:
-    """Interpolate a map of cells ``[*G]`` linearly to the stored pixels of the image."""
+    """Interpolate maps of cells ``[..., *G]`` linearly to the stored pixels of the image."""
     positions = [
         (np.arange(size) + 0.5) * scale + offset
         for size, scale, offset in zip(
@@ -49,31 +56,35 @@ def cells_to_stored(values: Array, grid: CellGrid, placement: Placement) -> Arra
 def _interpolate(
     values: Array, grid: CellGrid, positions: Sequence[NDArray[np.floating[Any]]]
 ) -> Array:
-    """Linear interpolation is separable: one small matrix per axis."""
-    if tuple(values.shape) != grid.shape:
+    """Linear interpolation, axis by axis: value of the lower cell + share x rise to the next.
+
+    In this form equal cells give equal pixels to the last bit.
+    """
+    dims = len(grid.shape)
+    if tuple(values.shape[-dims:]) != grid.shape:
         raise ValueError(f"values must have shape {list(grid.shape)}, got {list(values.shape)}.")
-    out = np.asarray(values, dtype=np.float64)
+    out = np.asarray(values, dtype=np.float32)
     for axis, position in enumerate(positions):
         cells = (position - grid.first_center[axis]) / grid.stride[axis]
-        matrix = _hat_functions(cells, grid.shape[axis])  # [pixels, cells]
-        out = np.moveaxis(np.tensordot(matrix, out, axes=(1, axis)), 0, axis)
-    return out.astype(np.float32)
+        moved = np.moveaxis(out, axis - dims, -1)
+        rise = np.diff(moved, axis=-1, append=moved[..., -1:])  # 0 behind the last cell
+        drawn = np.concatenate([moved, rise], axis=-1) @ _weights(cells, grid.shape[axis])
+        out = np.moveaxis(drawn, -1, axis - dims)
+    return out
 
 
-def _hat_functions(cells: NDArray[np.floating[Any]], count: int) -> NDArray[np.float64]:
+def _weights(cells: NDArray[np.floating[Any]], count: int) -> Array:
+    """``[2 count, pixels]``: 1 for the cell below each pixel, then the share for its rise."""
     inside = np.clip(cells, 0, count - 1)
-    low = np.minimum(inside.astype(int), max(count - 2, 0))
-    weight = inside - low
-    matrix = np.zeros((len(cells), count))
-    rows = np.arange(len(cells))
-    matrix[rows, low] = 1 - weight
-    matrix[rows, np.minimum(low + 1, count - 1)] += weight
-    return matrix
+    low = inside.astype(int)
+    pixels = np.arange(len(cells))
+    weights = np.zeros((2 * count, len(cells)), dtype=np.float32)
+    weights[low, pixels] = 1.0
+    weights[count + low, pixels] = inside - low
+    return weights
 
 
-def peak_box(
-    heat: Array, peak: Sequence[float], *, percentile: float = 95.0
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def peak_box(heat: Array, peak: Sequence[float], *, percentile: float = 95.0) -> Box:
     """Box round the part of a heat map that holds the peak.
 
     The published box spans *all* pixels above the percentile, so that two separate hot spots give
@@ -88,9 +99,35 @@ def peak_box(
         ``(start, stop)`` positions in network pixels, ``stop`` exclusive.
     """
     index = tuple(min(max(int(p), 0), n - 1) for p, n in zip(peak, heat.shape, strict=True))
-    level = min(float(np.percentile(heat, percentile)), float(heat[index]))
-    parts, _ = ndimage.label(heat >= level)
-    hot = np.nonzero(parts == parts[index])
-    start = tuple(float(axis.min()) for axis in hot)
-    stop = tuple(float(axis.max() + 1) for axis in hot)
-    return start, stop
+    # The smallest value that is not below the percentile; sorting all values would be slower.
+    rank = math.ceil(percentile * (heat.size - 1) / 100)
+    level = min(np.partition(heat, rank, axis=None)[rank], heat[index])
+    return _part_round(heat >= level, index)
+
+
+def _part_round(hot: NDArray[np.bool_], index: tuple[int, ...]) -> Box:
+    """Box round the connected part of ``hot [*S]`` that holds ``index``.
+
+    Looked for in a window, which doubles until the part does not touch its border: hot pixels are
+    few, and as a rule close together.
+    """
+    reach = [size // 5 + 1 for size in hot.shape]
+    while True:
+        low = [max(i - r, 0) for i, r in zip(index, reach, strict=True)]
+        high = [min(i + r + 1, n) for i, r, n in zip(index, reach, hot.shape, strict=True)]
+        parts, _ = ndimage.label(hot[tuple(map(slice, low, high))], NEIGHBORS[hot.ndim])
+        own = parts == parts[tuple(i - first for i, first in zip(index, low, strict=True))]
+        spans = [_span(own, axis, first) for axis, first in enumerate(low)]
+        if all(
+            (start > first or first == 0) and (stop < last or last == n)
+            for (start, stop), first, last, n in zip(spans, low, high, hot.shape, strict=True)
+        ):
+            return tuple(float(a) for a, _ in spans), tuple(float(b) for _, b in spans)
+        reach = [2 * r for r in reach]
+
+
+def _span(part: NDArray[np.bool_], axis: int, first: int) -> tuple[int, int]:
+    """First index of a part along ``axis`` and the one behind its last; ``part`` begins there."""
+    others = tuple(a for a in range(part.ndim) if a != axis)
+    shown = np.flatnonzero(part.any(axis=others))
+    return first + int(shown[0]), first + int(shown[-1]) + 1

@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import label, map_coordinates, zoom
 
 from medproto.errors import CompletenessError
 from medproto.explain import (
@@ -10,6 +12,7 @@ from medproto.explain import (
     cells_to_network,
     cells_to_stored,
     explain,
+    explain_batch,
     heat_maps,
     peak_box,
     source_box,
@@ -228,3 +231,59 @@ def test_evidence_of_a_volume():
         assert len(e.box_mm) == 6
         assert len(e.cell) == 3
     assert GradCam(network).attribute(torch.rand(1, *size), 1).shape == network.grid.shape
+
+
+def box_by_definition(heat, peak):
+    """All pixels not below the percentile, labelled on the whole map."""
+    hot = heat >= min(np.percentile(heat, 95.0), heat[peak])
+    parts, _ = label(hot)
+    part = np.argwhere(parts == parts[peak])
+    return tuple(map(float, part.min(axis=0))), tuple(map(float, part.max(axis=0) + 1))
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (40, 97), (12, 16, 20)], ids=str)
+def test_box_equals_its_definition(shape):
+    rng = np.random.default_rng(0)
+    for cells in (3, 6, 12):
+        coarse = rng.random([cells] * len(shape))
+        heat = zoom(coarse, [n / cells for n in shape], order=1).astype(np.float32)
+        for peak in (np.unravel_index(heat.argmax(), shape), tuple(n // 2 for n in shape)):
+            expected = box_by_definition(heat, tuple(map(int, peak)))
+            assert peak_box(heat, [i + 0.5 for i in peak]) == expected
+
+
+def test_box_of_a_long_part_reaches_both_ends():
+    heat = np.zeros((200, 200), dtype=np.float32)
+    heat[:, 100:110] = 1.0  # 5 % of the pixels, border to border: far beyond the first window
+    heat[150, 20:110] = 1.0
+    assert peak_box(heat, (60.5, 101.5)) == ((0.0, 20.0), (200.0, 110.0))
+
+
+def test_equal_cells_give_equal_pixels_to_the_last_bit():
+    heat = cells_to_network(np.full((4, 4), 0.7, np.float32), GRID, (64, 64))
+    assert (heat == np.float32(0.7)).all()
+
+
+def test_many_maps_at_once():
+    maps = np.random.default_rng(0).random((3, 2, 4, 4), np.float32)
+    heats = cells_to_network(maps, GRID, (64, 64))
+    assert heats.shape == (3, 2, 64, 64)
+    np.testing.assert_array_equal(heats[1, 0], cells_to_network(maps[1, 0], GRID, (64, 64)))
+
+
+def test_a_batch_is_explained_as_its_images_one_by_one(network):
+    images = torch.rand(3, 1, 64, 64)
+    given = {"classes": ("a", "b"), "sources": sources(6), "model_digest": "sha256:2"}
+    references = [replace(REFERENCE, pixel_digest=f"sha256:{i}") for i in range(3)]
+    batch = explain_batch(
+        network, images, references=references, placements=[PLACEMENT] * 3, **given
+    )
+    assert [e.prediction.reference for e in batch] == references
+    for image, reference, found in zip(images, references, batch, strict=True):
+        alone = run(network, image, reference=reference)
+        assert found.prediction.logits == pytest.approx(alone.prediction.logits, abs=1e-4)
+        assert found.bias == alone.bias
+        for mine, other in zip(found.evidence, alone.evidence, strict=True):
+            assert (mine.cell, mine.box, mine.box_mm) == (other.cell, other.box, other.box_mm)
+            assert mine.contributions == pytest.approx(other.contributions, abs=1e-4)
+            assert (mine.faithfulness is None) == (other.faithfulness is None)
