@@ -19,6 +19,10 @@ def test_the_commit_and_whether_the_tree_differs_from_it(tmp_path):
     git(tmp_path, "commit", "--quiet", "--message", "first")
     commit = git(tmp_path, "rev-parse", "HEAD").strip()
     assert _repository(tmp_path) == (commit, False)
+    results = tmp_path / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    (results / "step.json").write_text("{}")
+    assert _repository(tmp_path) == (commit, False)
     (tmp_path / "code.py").write_text("x = 2\n")
     assert _repository(tmp_path) == (commit, True)
 
