@@ -123,6 +123,8 @@ def load_model(folder: Path) -> tuple[ProtoPNet, ModelCard]:
         tensors = load_safetensors(content)
         network = ProtoPNet(**card.architecture)
         network.load_state_dict(tensors)
+        # As in training and projection; on a CPU depthwise convolutions are twice as fast this way.
+        network = network.to(memory_format=torch.channels_last)
     except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
         raise ModelFileError(f"the model cannot be built from its files: {error}") from error
     if tensor_digest(tensors) != card.model_digest:
