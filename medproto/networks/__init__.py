@@ -2,6 +2,7 @@
 
 from .backbones import BACKBONES, EfficientNetLite0, build_backbone
 from .effective_center import measure_center_shift
+from .memory_format import use_channels_last
 from .model_file import ModelCard, load_model, save_model, tensor_digest
 from .protopnet import ProtoPNet, ProtoPNetOutput
 from .prototype_layer import PrototypeLayer
@@ -20,4 +21,5 @@ __all__ = [
     "measure_center_shift",
     "save_model",
     "tensor_digest",
+    "use_channels_last",
 ]

@@ -21,6 +21,8 @@ def test_round_trip(saved):
     loaded, read = load_model(folder)
     assert read == card
     assert not loaded.training
+    strides = {p.stride()[1] for p in loaded.parameters() if p.ndim == 4}
+    assert strides == {1}  # channels last, as in training
     x = torch.rand(1, 1, 64, 64)
     torch.testing.assert_close(loaded(x), network(x), rtol=0, atol=0)
     assert tensor_digest(loaded.state_dict()) == card.model_digest
