@@ -47,6 +47,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "batch_size": 80,
             "features_epochs": 0,
             "warm_epochs": 5,
+            "learning_rate_joint": 1e-4,
             "cluster": 0.8,
             "separation": 0.08,
             "class_weights": False,
@@ -153,9 +154,8 @@ class TrainingConfig(_Section):
         forbid: coefficient of the similarity to forbidden patches, in joint epochs.
         keep: coefficient of the similarity to kept patches, in joint epochs.
         class_weights: weight the cross-entropy by inverse class frequency.
-        precision: of the backbone in training by gradient. ``bfloat16`` is autocast, faster where
-            the machine has units for it; prototypes, similarities, last layer and loss stay in
-            float32, and so do projection, validation and prediction as a whole.
+        precision: of the backbone in training by gradient; ``bfloat16`` is autocast. Prototypes,
+            last layer and loss stay in float32, projection, validation and prediction as a whole.
         projection: patch a prototype takes: the ``nearest``, or the near one whose scores are most
             like its own, ``function-preserving``; ``single`` only, ``repeated`` takes the nearest.
         patience: stop a segment after so many epochs without a better validation score; ``single``
@@ -174,7 +174,7 @@ class TrainingConfig(_Section):
     last_layer_passes: int = Field(default=20, ge=0)
     learning_rate_backbone: float = Field(default=3e-4, gt=0, le=10)
     learning_rate_head: float = Field(default=3e-3, gt=0, le=10)
-    learning_rate_joint: float = Field(default=1e-4, gt=0, le=10)
+    learning_rate_joint: float = Field(default=3e-4, gt=0, le=10)
     learning_rate_last_layer: float = Field(default=1e-4, gt=0, le=10)
     weight_decay: float = Field(default=1e-3, ge=0)
     cluster: float = Field(default=0.2, ge=0)
@@ -185,7 +185,7 @@ class TrainingConfig(_Section):
     keep: float = Field(default=0.0, ge=0)
     class_weights: bool = True
     precision: Literal["float32", "bfloat16"] = "float32"
-    projection: Literal["nearest", "function-preserving"] = "nearest"
+    projection: Literal["nearest", "function-preserving"] = "function-preserving"
     patience: int = Field(default=5, ge=1)
 
     def projection_epochs(self) -> list[int]:
@@ -203,7 +203,7 @@ class LastLayerConfig(_Section):
     """
 
     l1: float = Field(default=1e-3, ge=0)
-    ridge: float = Field(default=1e-3, gt=0)
+    ridge: float = Field(default=0.1, gt=0)
 
 
 class RunConfig(_Section):

@@ -47,8 +47,8 @@ def test_a_run_keeps_the_function_and_a_kill_behind_it_changes_nothing(
 @pytest.mark.parametrize(
     ("settings", "choice", "unique"),
     [
-        ((), "nearest", True),
-        ((PRESERVING,), "function-preserving", True),
+        ((), "function-preserving", True),
+        (("training.projection=nearest",), "nearest", True),
         ((PRESERVING, "preset=paper"), "nearest", False),
     ],
 )
