@@ -9,32 +9,21 @@ their locked rows take no part. With `--out FOLDER` the runs stay there, and a s
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import torch
 from reporting import RESULTS, write_result
+from ultrasound import unlocked
 
-from medproto.data import from_folder, split_cohort
+from medproto.data import split_cohort
 from pipelines.config import load_config
 from pipelines.crossvalidate import crossvalidate
 from pipelines.provenance import provenance
 from pipelines.wording import interval
 
-ROOT = Path(__file__).parent.parent
-GROUP = "near_duplicate_group"
 CLASSES = "data.classes=[benign,malignant]"
-
-
-def unlocked(folder, folds):
-    source = Path(os.environ["MEDPROTO_DATA"]) / "busi_512"
-    labels = folder / "labels.csv"
-    subprocess.run([sys.executable, ROOT / "examples/busi_labels.py", source, labels], check=True)
-    cohort, _ = from_folder(source, labels=labels, group=GROUP)
-    return split_cohort(cohort.select(("benign", "malignant")), folds=folds, seed=0)
 
 
 def show(row):
@@ -58,7 +47,7 @@ def main():
     made = provenance()
     config = load_config(None, [CLASSES, *options.settings])
     with tempfile.TemporaryDirectory() as folder:
-        cohort = unlocked(Path(folder), options.folds)
+        cohort = split_cohort(unlocked(Path(folder)), folds=options.folds, seed=0)
         out = options.out or Path(folder) / "runs"
         summary = crossvalidate(cohort, out, config, twin=True, after_fold=show)
     for name, figure in summary["mean"].items():

@@ -11,9 +11,6 @@ through the environment variable MEDPROTO_DATA; their locked rows take no part.
 import argparse
 import json
 import math
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,15 +18,15 @@ from pathlib import Path
 import pandas as pd
 import torch
 from reporting import RESULTS, write_result
+from ultrasound import GROUP, unlocked
 
-from medproto.data import Cohort, from_dicom, from_folder, split_cohort
+from medproto.data import Cohort, from_dicom, split_cohort
 from medproto.data.phantom import make_phantom_cohort
 from pipelines.config import load_config
 from pipelines.evaluate import evaluate_run
 from pipelines.provenance import provenance
 from pipelines.train import train
 
-ROOT = Path(__file__).parent.parent
 SETTINGS = {
     # Two projections; smaller images and batches, and a fifteenth of the published copies.
     "phantoms": (
@@ -41,7 +38,6 @@ SETTINGS = {
     # Up to the first projection and its 20 passes over the last layer.
     "busi": ("data.repeats=1", "training.epochs=11", "data.classes=[benign,malignant]"),
 }
-GROUP = "near_duplicate_group"
 SHOWN = ("segment", "epoch", "loss", "cross_entropy", "cluster", "separation", "val_auroc",
          "val_loss")  # fmt: skip
 
@@ -55,11 +51,7 @@ def phantoms(folder, options):
 
 
 def busi(folder, options):
-    source = Path(os.environ["MEDPROTO_DATA"]) / "busi_512"
-    labels = folder / "labels.csv"
-    subprocess.run([sys.executable, ROOT / "examples/busi_labels.py", source, labels], check=True)
-    cohort, _ = from_folder(source, labels=labels, group=GROUP)
-    cohort = cohort.select(("benign", "malignant"))
+    cohort = unlocked(folder)
     if options.limit is not None:
         table = cohort.table.groupby("label").head(options.limit // 2).reset_index(drop=True)
         cohort = Cohort(table, cohort.root, GROUP)

@@ -8,6 +8,7 @@ LITE = ["--networks", "efficientnet_lite0"]
 SMALL = ["--pairs", "1", "--threads", "1"]
 QUICK = {
     "step": ["--size", "32", "--batch", "4", "--prototypes", "4", *LITE],
+    "projection": ["--size", "32", "--images", "12", "--prototypes", "4"],
     "last_layer": ["--size", "32", "--images", "12", "--prototypes", "4"],
     "schedule": ["--size", "32", "--images", "12", "--prototypes", "4", "--batch", "4"],
     "evidence": ["--size", "32", "--batch", "2", "--prototypes", "4", *LITE],
