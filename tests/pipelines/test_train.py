@@ -331,6 +331,9 @@ def test_a_kill_at_any_moment_ends_at_the_same_model(
     moment, tiny_table, tiny_cohort, tiny_config, tiny_settings, tiny_run, tmp_path
 ):
     out = tmp_path / "run"
+    # As long as the same training took on this machine, from the table to the model file.
+    begun, ended = ((tiny_run.path / name).stat().st_mtime for name in ("cohort.csv", "model.json"))
+    duration = ended - begun
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(tiny_table), str(out), *tiny_settings],
         stdout=subprocess.PIPE,
@@ -339,8 +342,7 @@ def test_a_kill_at_any_moment_ends_at_the_same_model(
     )
     try:
         assert process.stdout.readline() == "start\n"
-        # About as long as the training takes; the machine's own pace adds to the chance.
-        time.sleep(random.Random(moment).uniform(0, 4))
+        time.sleep(random.Random(moment).uniform(0, duration))
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
