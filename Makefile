@@ -31,9 +31,9 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 demo: $(VENV)/.ready
 	$(BIN)/medproto demo --out $(OUT)
 
-# One thread: the networks of the tests are too small to share out.
+# Files are shared out to two processes, of one thread each: the networks of the tests are small.
 test: $(VENV)/.ready-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" --cov --cov-report=term --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=90
 
 test-all: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest
