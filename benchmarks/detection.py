@@ -24,10 +24,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from doubt import held_back
 from PIL import Image
 from reporting import RESULTS, write_result
 from scipy.stats import binomtest
+from ultrasound import GROUP, is_locked
 
 from medproto.data import Cohort, from_dicom, split_cohort
 from medproto.data.phantom import make_phantom_cohort
@@ -85,8 +85,8 @@ def other_modalities(run, folder, data, seed):
         kinds["ultrasound (BUSI)"] = "not measured: no busi_512/ in MEDPROTO_DATA"
     else:
         with table.open(newline="") as stream:
-            rows = [row for row in csv.DictReader(stream) if not held_back(row)]
-        groups = {row["near_duplicate_group"]: table.parent / row["image"] for row in rows}
+            rows = [row for row in csv.DictReader(stream) if not is_locked(row[GROUP])]
+        groups = {row[GROUP]: table.parent / row["image"] for row in rows}
         paths = random.choice(list(groups.values()), STRANGE, replace=False)
         kinds["ultrasound (BUSI)"] = stack(run, paths)
     films = None if data is None else data / "pneumoniamnist_28.npz"

@@ -19,7 +19,6 @@ strange ones.
 
 import argparse
 import csv
-import hashlib
 import os
 import sys
 import tempfile
@@ -35,6 +34,7 @@ from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from ultrasound import GROUP, is_locked
 
 from medproto.data import read_image, read_mask
 from medproto.data.phantom import make_phantom_cohort
@@ -157,15 +157,9 @@ def strange_images(images, seed, data):
 
 def read_ultrasound(folder, random):
     with (folder / "labels.csv").open(newline="") as stream:
-        rows = [row["image"] for row in csv.DictReader(stream) if not held_back(row)]
+        rows = [row["image"] for row in csv.DictReader(stream) if not is_locked(row[GROUP])]
     picked = random.choice(rows, STRANGE, replace=False)
     return np.stack([fit(Image.open(folder / name).convert("L")) for name in picked])
-
-
-def held_back(row):
-    """A fifth of the groups is kept for the last measurements of the project and not read here."""
-    digest = hashlib.sha256(row["near_duplicate_group"].encode()).hexdigest()
-    return int(digest, 16) % 5 == 0
 
 
 def fit(image):

@@ -51,7 +51,7 @@ def phantoms(folder, options):
 
 
 def busi(folder, options):
-    cohort = unlocked(folder)
+    cohort = unlocked()
     if options.limit is not None:
         table = cohort.table.groupby("label").head(options.limit // 2).reset_index(drop=True)
         cohort = Cohort(table, cohort.root, GROUP)

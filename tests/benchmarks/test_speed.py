@@ -74,3 +74,14 @@ def test_memory_in_fresh_processes(script, capsys):
     assert len(result["rows"]) == 2
     assert all(row["mib"]["median"] > 0 for row in result["rows"])
     assert "projection, 16 against 8 images" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_same_threads")
+def test_a_whole_training(script, capsys):
+    few = ["--threads", "1", "--images", "40", "--size", "32"]
+    settings = ["--set", "training.features_epochs=1", "--set", "training.joint_epochs=1"]
+    result = script("training").main([*few, *settings])
+    assert result["epochs"] == {"features": 1, "warm": 1, "joint": 1}
+    assert 0 < result["seconds"]
+    assert f"{result['seconds']:.0f} s   <= 900" in capsys.readouterr().err
