@@ -18,7 +18,7 @@ NETWORKS = {
 
 
 class Drawn:
-    """Items {"image": [1, size, size]}, drawn when they are asked for."""
+    """Images [1, size, size], drawn when they are asked for."""
 
     def __init__(self, count, size):
         self.count, self.size = count, size
@@ -36,7 +36,7 @@ class Drawn:
             place = torch.arange(self.size)
             distance = (place[:, None] - center[0]) ** 2 + (place[None] - center[1]) ** 2
             image[0, distance < (self.size / 8) ** 2] = 1.0
-        return {"image": image}
+        return image
 
 
 def image_set(count, size, *, held=True):
@@ -47,7 +47,9 @@ def image_set(count, size, *, held=True):
         rows=tuple(range(count)),
         labels=np.arange(count) % 2,
         groups=tuple(f"P{i}" for i in range(count)),
-        cache=[drawn[i] for i in range(count)] if held else drawn,
+        pixels=torch.stack([drawn[i] for i in range(count)]) if held else drawn,
+        references=(),
+        placements=(),
     )
 
 

@@ -32,7 +32,7 @@ def cohort_of(folder, count, size):
     splits = ["train"] * count + ["val"] * tenth + ["test"] * tenth
     drawn = Drawn(len(splits), size)
     for i in range(len(splits)):
-        pixels = (drawn[i]["image"][0].numpy() * 255).round().astype(np.uint8)
+        pixels = (drawn[i][0].numpy() * 255).round().astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{i}.png")
     table = {
         "image": [f"{i}.png" for i in range(len(splits))],

@@ -9,7 +9,7 @@ prediction do not know them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from medproto.records import PixelBox
 from medproto.transforms import FitImage
 
 from .config import ConfigError, RunConfig
+from .image_file import hold
 from .runs import file_digest
 
 __all__ = ["Annotations", "MarkedPatch", "read_annotations"]
@@ -61,12 +62,12 @@ class Annotations:
     """What the losses of a training need beside images and labels.
 
     Args:
-        masks: ``[1, *S]`` bool for each training image in the order of the table, all false where
+        masks: ``[N, 1, *S]`` bool of the training images in the order of the table, all false where
             nothing is marked; ``None`` if no loss uses them.
         patches: with a coefficient above 0.
     """
 
-    masks: tuple[Tensor, ...] | None = None
+    masks: Tensor | None = None
     patches: tuple[MarkedPatch, ...] = ()
 
 
@@ -137,15 +138,16 @@ def _placing(config: RunConfig) -> FitImage:
     return FitImage((side, side), config.data.mode)
 
 
-def _read_masks(
-    config: RunConfig, cohort: Cohort, shapes: Sequence[tuple[int, ...]]
-) -> tuple[Tensor, ...]:
+def _read_masks(config: RunConfig, cohort: Cohort, shapes: Sequence[tuple[int, ...]]) -> Tensor:
     fit, rows = _placing(config), _train_rows(cohort)
     nothing = torch.zeros(1, *fit.spatial_size, dtype=torch.bool)
-    masks = []
-    for row in rows:
-        marked = _marked(cohort, row, shapes[row])
-        masks.append(nothing if marked is None else _fit_mask(fit, marked))
+
+    def fitted() -> Iterator[Tensor]:
+        for row in rows:
+            marked = _marked(cohort, row, shapes[row])
+            yield nothing if marked is None else _fit_mask(fit, marked)
+
+    masks = hold(fitted(), len(rows), nothing.shape, dtype=torch.bool)
     count = sum(bool(mask.any()) for mask in masks)
     if not count:
         raise ConfigError(
@@ -154,7 +156,7 @@ def _read_masks(
             "training.fine_annotation=0."
         )
     logger.info("%d of %d training images have a marked region.", count, len(rows))
-    return tuple(masks)
+    return masks
 
 
 def _marked(cohort: Cohort, row: int, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:

@@ -2,7 +2,7 @@
 
 Each process forms the loss of its share of a batch; the gradients are averaged. All losses of the
 project are means over images plus terms of the weights alone, so with the weights of
-:class:`pipelines.datasets.Shares` the average is the gradient of one process over the whole batch.
+:class:`pipelines.loader.Shares` the average is the gradient of one process over the whole batch.
 """
 
 from __future__ import annotations

@@ -31,7 +31,8 @@ from medproto.metrics import multilabel_auroc
 from medproto.records import HeadKind
 
 from .data_parallel import data_parallel
-from .datasets import ImageSet, loader
+from .datasets import ImageSet
+from .loader import loader, on_device
 from .processes import average, from_main, is_main, rank, spread, synchronize
 
 __all__ = ["SegmentRun", "SegmentState", "SegmentTask", "TrainingError", "validate"]
@@ -149,7 +150,7 @@ class SegmentRun:
         precision: of the steps; ``bfloat16`` runs them under autocast.
         repeats: passes over the training images an epoch.
         steps: iterations an epoch, instead of what ``repeats`` gives.
-        masks: ``[1, *S]`` bool of each training image, for a step that takes them.
+        masks: ``[N, 1, *S]`` bool of the training images, for a step that takes them.
         seed: of shuffles, augmentation and dropout.
         device: to train on.
         after_epoch: receives the row of the history; writes history and checkpoint.
@@ -167,7 +168,7 @@ class SegmentRun:
     precision: Literal["float32", "bfloat16"] = "float32"
     repeats: int = 1
     steps: int | None = None
-    masks: Sequence[Tensor] | None = None
+    masks: Tensor | None = None
 
     def __post_init__(self) -> None:
         task = self.task
@@ -222,12 +223,12 @@ class SegmentRun:
     def _is_stale(self) -> bool:
         return self.task.patience is not None and self.state.stale >= self.task.patience
 
-    def _update(self, engine: Engine, batch: dict[str, Tensor]) -> dict[str, float]:
+    def _update(self, engine: Engine, batch: dict[str, Any]) -> dict[str, float]:
         self.task.network.train()
         for module in self.task.frozen:
             module.eval()
         self._optimizer.zero_grad(set_to_none=True)
-        given = [batch[key].to(self.device) for key in ("image", "label", "mask") if key in batch]
+        given = on_device(batch, self.device)
         reduced = self.precision == "bfloat16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=reduced):
             terms = self._step(*given)

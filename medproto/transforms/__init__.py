@@ -5,6 +5,8 @@ from medproto.transforms.augment import (
     Augmentation,
     RandRadiograph,
     RandRadiographd,
+    apply_augmentations,
+    apply_augmentations_to_masks,
     augmentation,
 )
 from medproto.transforms.dictionary import FitImaged, LoadRadiographd, preprocessing
@@ -17,6 +19,8 @@ __all__ = [
     "LoadRadiographd",
     "RandRadiograph",
     "RandRadiographd",
+    "apply_augmentations",
+    "apply_augmentations_to_masks",
     "augmentation",
     "preprocessing",
 ]

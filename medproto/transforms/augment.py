@@ -3,7 +3,10 @@
 A flipped chest has its heart on the right, so nothing is mirrored. Each call leaves the parameters
 it drew behind; applied again to the same image they give the same tensor.
 
-Symbols: ``C`` channels, ``*S`` spatial axes in array order.
+A batch is changed as a whole, on the device it lies on, each image by its own parameters; the
+numbers are those of one image after the other.
+
+Symbols: ``B`` batch, ``C`` channels, ``*S`` spatial axes in array order.
 """
 
 from __future__ import annotations
@@ -20,7 +23,14 @@ from monai.transforms import Compose, MapTransform, Randomizable, Transform
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-__all__ = ["Augmentation", "RandRadiograph", "RandRadiographd", "augmentation"]
+__all__ = [
+    "Augmentation",
+    "RandRadiograph",
+    "RandRadiographd",
+    "apply_augmentations",
+    "apply_augmentations_to_masks",
+    "augmentation",
+]
 
 TRACE_SUFFIX = "_augmentation"
 
@@ -47,40 +57,27 @@ class Augmentation:
         Raises:
             ValueError: if the image has not as many spatial axes as ``shift``.
         """
-        return self._move(image).clamp(0, 1) ** self.gamma
+        return apply_augmentations(_plain(image)[None], [self])[0]
 
     def apply_mask(self, mask: Tensor) -> Tensor:
         """Return the mask ``[C, *S]``, bool, moved as the image is; its gray values do not count.
 
-        A pixel is inside where interpolation gives more than half of its largest value: half for
-        a region of several pixels, while a region of one pixel keeps one unless it leaves the
-        image.
+        See :func:`apply_augmentations_to_masks`.
 
         Raises:
             ValueError: if the mask has not as many spatial axes as ``shift``.
         """
-        moved = self._move(mask)
-        largest = moved.flatten(1).amax(dim=1).reshape(-1, *[1] * (mask.ndim - 1))
-        return moved > largest / 2
-
-    def _move(self, image: Tensor) -> Tensor:
-        """Turn, scale and shift ``[C, *S]``."""
-        axes = len(self.shift)
-        if image.ndim != axes + 1:
-            raise ValueError(f"image must have {axes} spatial axes, got {list(image.shape)}.")
-        plain = image.as_tensor() if isinstance(image, MetaTensor) else image
-        sides = plain.shape[1:]
-        grid = affine_grid(self._matrix(sides)[None], [1, plain.shape[0], *sides], False)
-        return grid_sample(plain.float()[None], grid, align_corners=False)[0]
+        return apply_augmentations_to_masks(_plain(mask)[None], [self])[0]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the parameters as plain numbers; ``Augmentation(**…)`` is the inverse."""
         return {**asdict(self), "shift": list(self.shift)}
 
-    def _matrix(self, sides: torch.Size) -> Tensor:
-        """Return the map from an output place to its source, as torch wants it.
+    def matrix(self, sides: Sequence[int]) -> Tensor:
+        """Return the map from an output place to its source, ``[n, n + 1]`` for ``n`` axes.
 
-        torch's coordinates run from -1 to 1 along each side, last axis first.
+        It is what torch's ``affine_grid`` takes: coordinates run from -1 to 1 along each side, last
+        axis first.
         """
         axes = len(sides)
         turn = torch.eye(axes, dtype=torch.float64)
@@ -93,6 +90,52 @@ class Augmentation:
         matrix = torch.cat([linear, -(linear @ shift)[:, None]], dim=1)
         order = list(reversed(range(axes)))
         return matrix[order][:, [*order, axes]].float()
+
+
+def apply_augmentations(images: Tensor, drawn: Sequence[Augmentation]) -> Tensor:
+    """Return changed images ``[B, C, *S]``, float32, the i-th by the i-th change.
+
+    Outside of the original they are 0.
+
+    Raises:
+        ValueError: if there is not one change an image, or the images have other axes than these.
+    """
+    moved = _move(images, drawn).clamp(0, 1)
+    gamma = torch.tensor([change.gamma for change in drawn], dtype=moved.dtype)
+    return moved ** gamma.to(moved.device).reshape(-1, *[1] * (moved.ndim - 1))
+
+
+def apply_augmentations_to_masks(masks: Tensor, drawn: Sequence[Augmentation]) -> Tensor:
+    """Return masks ``[B, C, *S]``, bool, moved as the images are.
+
+    A pixel is inside where interpolation gives more than half of the largest value of its mask:
+    half for a region of several pixels, while a region of one pixel keeps one unless it leaves the
+    image.
+
+    Raises:
+        ValueError: as of :func:`apply_augmentations`.
+    """
+    moved = _move(masks, drawn)
+    largest = moved.flatten(2).amax(dim=2).reshape(*moved.shape[:2], *[1] * (moved.ndim - 2))
+    return moved > largest / 2
+
+
+def _move(images: Tensor, drawn: Sequence[Augmentation]) -> Tensor:
+    """Turn, scale and shift ``[B, C, *S]``."""
+    if len(drawn) != len(images):
+        raise ValueError(f"each of {len(images)} images needs one change, got {len(drawn)}.")
+    sides = images.shape[2:]
+    for change in drawn:
+        axes = len(change.shift)
+        if len(sides) != axes:
+            raise ValueError(f"image must have {axes} spatial axes, got {list(images.shape[1:])}.")
+    matrices = torch.stack([change.matrix(sides) for change in drawn]).to(images.device)
+    grid = affine_grid(matrices, list(images.shape), False)
+    return grid_sample(images.float(), grid, align_corners=False)
+
+
+def _plain(image: Tensor) -> Tensor:
+    return image.as_tensor() if isinstance(image, MetaTensor) else image
 
 
 class RandRadiograph(Randomizable, Transform):

@@ -13,12 +13,13 @@ import torch
 from torch.utils.data import BatchSampler
 from typer.testing import CliRunner
 
-import pipelines.datasets as datasets_module
+import pipelines.loader as loader_module
 import pipelines.processes as processes_module
 from medproto.errors import MedProtoError
 from pipelines.cli import app
 from pipelines.config import ConfigError, load_config
-from pipelines.datasets import ImageSet, Shares, loader
+from pipelines.datasets import ImageSet
+from pipelines.loader import Shares, loader
 from pipelines.processes import ProcessLostError, average, joined, spread, synchronize
 from pipelines.runs import RunFolder
 from pipelines.train import train
@@ -61,8 +62,8 @@ def test_the_union_of_the_shares_is_the_batch_of_one_process(tiny_cohort, monkey
 
     def seen(count, rank):
         with monkeypatch.context() as patch:
-            patch.setattr(datasets_module, "count", lambda: count)
-            patch.setattr(datasets_module, "rank", lambda: rank)
+            patch.setattr(loader_module, "count", lambda: count)
+            patch.setattr(loader_module, "rank", lambda: rank)
             batches, sampler, _ = loader(images, batch_size=6, augment=False, seed=0)
         sampler.epoch = 2
         return [batch["image"] for batch in batches]

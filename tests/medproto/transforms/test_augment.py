@@ -5,7 +5,14 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable
 
-from medproto.transforms import Augmentation, RandRadiograph, RandRadiographd, augmentation
+from medproto.transforms import (
+    Augmentation,
+    RandRadiograph,
+    RandRadiographd,
+    apply_augmentations,
+    apply_augmentations_to_masks,
+    augmentation,
+)
 
 torch.set_num_threads(1)
 
@@ -172,3 +179,28 @@ def test_monai_contract():
     assert isinstance(RandRadiograph(), Randomizable)
     assert isinstance(RandRadiographd("image"), MapTransform)
     assert isinstance(RandRadiographd("image"), Randomizable)
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 20), (2, 6, 8, 10)])
+def test_a_batch_is_changed_as_its_images_one_by_one(shape):
+    random = RandRadiograph()
+    random.set_random_state(2)
+    images = torch.rand(5, *shape)
+    masks = images > 0.7
+    drawn = [random.draw(len(shape) - 1) for _ in images]
+    changed = apply_augmentations(images, drawn)
+    moved = apply_augmentations_to_masks(masks, drawn)
+    assert moved.dtype == torch.bool
+    for i, change in enumerate(drawn):
+        assert torch.equal(changed[i], change.apply(images[i]))
+        assert torch.equal(moved[i], change.apply_mask(masks[i]))
+
+
+def test_a_change_for_each_image_of_its_axes():
+    change = Augmentation(0.0, 1.0, (0.0, 0.0), 1.0)
+    with pytest.raises(ValueError, match="each of 3 images needs one change, got 2"):
+        apply_augmentations(torch.rand(3, 1, 8, 8), [change] * 2)
+    with pytest.raises(ValueError, match=r"image must have 2 spatial axes, got \[1, 8, 8, 8\]"):
+        change.apply(torch.rand(1, 8, 8, 8))
+    with pytest.raises(ValueError, match="image must have 2 spatial axes"):
+        change.apply_mask(torch.zeros(1, 8, 8, 8, dtype=torch.bool))
