@@ -29,7 +29,7 @@ from medproto.metrics import (
 
 from .datasets import ImageSet
 from .evaluate import load_split
-from .localization import LocatedCase, locate_evidence, mask_list
+from .localization import Each, LocatedCase, fitted_location, locate_evidence
 from .runs import RunFolder, write_json
 
 __all__ = ["METHODS", "compare_run"]
@@ -83,9 +83,9 @@ def compare_run(
 
 def _method(name: str, cases: Sequence[LocatedCase], images: ImageSet, seed: int) -> dict[str, Any]:
     measure = partial(bootstrap, groups=[images.groups[case.position] for case in cases], seed=seed)
-    heats = [case.heat if name == "prototype" else case.cam for case in cases]
-    points = [case.center if name == "prototype" else case.peak for case in cases]
-    masks = [case.mask for case in cases]
+    heats = Each(cases, "heat" if name == "prototype" else "cam")
+    points = list(Each(cases, "center" if name == "prototype" else "peak"))
+    masks = Each(cases, "mask")
     return {
         "name": METHODS[name],
         "note": "centre of the box" if name == "prototype" else "peak of the map",
@@ -99,9 +99,9 @@ def _controls(
     cases: Sequence[LocatedCase], images: ImageSet, train: ImageSet, seed: int
 ) -> list[dict[str, Any]]:
     measure = partial(bootstrap, groups=[images.groups[case.position] for case in cases], seed=seed)
-    masks = [case.mask for case in cases]
-    fitted = constant_location([m for m in mask_list(train) if m.any()] or masks)
-    places = {"best constant location": fitted, "image centre": image_center(masks[0].ndim)}
+    masks = Each(cases, "mask")
+    fitted = fitted_location(train) or constant_location(masks)
+    places = {"best constant location": fitted, "image centre": image_center(len(fitted))}
     out: list[dict[str, Any]] = []
     for name, place in places.items():
         hits = measure(pointing_game, [place] * len(masks), masks, relative=True)

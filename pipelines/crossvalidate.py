@@ -25,6 +25,7 @@ from medproto.records import HeadKind
 from .config import RunConfig
 from .discrimination import ranking_metric
 from .evaluate import Evaluation, evaluate_run
+from .localization import Each
 from .provenance import provenance
 from .runs import RunFolder, read_json, write_json
 from .train import train
@@ -122,7 +123,7 @@ class _Cases:
         located, place = evaluation.located, evaluation.summary["localization"]
         hits = constant = np.zeros(0)
         if place is not None:
-            masks = [case.mask for case in located]
+            masks = Each(located, "mask")
             hits = pointing_game([case.center for case in located], masks)
             position = tuple(place["constant_location"]["position"])
             constant = pointing_game([position] * len(masks), masks, relative=True)

@@ -2,14 +2,18 @@
 
 Symbols: ``N`` images with a mask, ``K`` classes. A localisation figure never stands alone: beside
 it stand the best constant location (fitted on training masks), the centre and chance by area.
+
+Maps are kept as cells and masks as bits, and both are unfolded for one image at a time: at the size
+of the stored images they would take gigabytes for a large cohort.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from itertools import chain
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -27,11 +31,17 @@ from medproto.metrics import (
     pointing_game,
 )
 from medproto.networks import ProtoPNet
-from medproto.records import HeadKind, PixelBox
+from medproto.records import CellGrid, HeadKind, PixelBox, Placement
 
 from .datasets import ImageSet
 
-__all__ = ["LocatedCase", "locate_evidence", "mask_list", "summarize_localization"]
+__all__ = [
+    "Each",
+    "LocatedCase",
+    "fitted_location",
+    "locate_evidence",
+    "summarize_localization",
+]
 
 
 @dataclass(frozen=True)
@@ -44,20 +54,78 @@ class LocatedCase:
         center: of the box of the largest positive contribution to the predicted class, the last
             threshold passed or the likeliest true finding; position in stored pixels.
         box: the box itself, stored pixels.
-        peak: position of the largest value of Grad-CAM, stored pixels.
-        heat: similarity map of that prototype, ``[rows, cols]``, scaled to [0, 1].
-        cam: Grad-CAM of the same logit, ``[rows, cols]``.
-        mask: ``[rows, cols]`` bool.
+        cells: similarities of that prototype, ``[*G]``.
+        cam_cells: Grad-CAM of the same logit, ``[*H]``; ``None`` if it was not asked for.
+        grid: where ``cells`` lie.
+        feature_grid: where ``cam_cells`` lie.
+        placement: of the stored image in the network's input.
+        packed_mask: of the stored image, by :func:`numpy.packbits`.
     """
 
     position: int
     correct: bool
     center: tuple[float, ...]
     box: PixelBox
-    peak: tuple[float, ...]
-    heat: NDArray[np.float32]
-    cam: NDArray[np.float32]
-    mask: NDArray[np.bool_]
+    cells: NDArray[np.float32]
+    cam_cells: NDArray[np.float32] | None
+    grid: CellGrid
+    feature_grid: CellGrid
+    placement: Placement
+    packed_mask: NDArray[np.uint8]
+
+    @property
+    def heat(self) -> NDArray[np.float32]:
+        """Similarity map of the prototype, ``[rows, cols]``, scaled to [0, 1]."""
+        heat = cells_to_stored(self.cells, self.grid, self.placement)
+        return (heat - heat.min()) / max(float(np.ptp(heat)), 1e-12)
+
+    @property
+    def cam(self) -> NDArray[np.float32]:
+        """Grad-CAM, ``[rows, cols]``; zeros if it was not asked for."""
+        if self.cam_cells is None:
+            return np.zeros(self.placement.stored_shape, dtype=np.float32)
+        return cells_to_stored(self.cam_cells, self.feature_grid, self.placement)
+
+    @property
+    def peak(self) -> tuple[float, ...]:
+        """Position of the largest value of Grad-CAM, stored pixels."""
+        cam = self.cam
+        return tuple(float(i) + 0.5 for i in np.unravel_index(int(cam.argmax()), cam.shape))
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """What is marked, ``[rows, cols]``."""
+        shape = self.placement.stored_shape
+        bits = np.unpackbits(self.packed_mask, count=int(np.prod(shape)))
+        return bits.astype(np.bool_).reshape(shape)
+
+
+class Each(Sequence[Any]):
+    """A property of each case, computed when it is asked for.
+
+    Args:
+        cases: in order.
+        name: of the property.
+    """
+
+    def __init__(self, cases: Sequence[LocatedCase], name: str) -> None:
+        self._cases = cases
+        self._name = name
+
+    def __len__(self) -> int:
+        return len(self._cases)
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Each: ...
+
+    def __getitem__(self, index: int | slice) -> Any:
+        """Return the property of one case, or of some of them."""
+        if isinstance(index, slice):
+            return Each(self._cases[index], self._name)
+        return getattr(self._cases[index], self._name)
 
 
 def locate_evidence(
@@ -110,21 +178,17 @@ def _locate(
     placement = images.placement(position)
     image = images.image(position)
     box = placement.box_to_stored(*network_box(network, output, top, image.shape[1:]))
-    heat = cells_to_stored(output.similarities[0, top].cpu().numpy(), network.grid, placement)
-    heat = (heat - heat.min()) / max(float(np.ptp(heat)), 1e-12)
-    cam = np.zeros_like(heat)
-    if grad_cam:
-        cells = GradCam(network).attribute(image, k)
-        cam = cells_to_stored(cells, network.feature_grid, placement)
     return LocatedCase(
         position=position,
         correct=correct,
         center=box.center,
         box=box,
-        peak=tuple(i + 0.5 for i in np.unravel_index(int(cam.argmax()), cam.shape)),
-        heat=heat,
-        cam=cam,
-        mask=mask,
+        cells=output.similarities[0, top].cpu().numpy(),
+        cam_cells=GradCam(network).attribute(image, k) if grad_cam else None,
+        grid=network.grid,
+        feature_grid=network.feature_grid,
+        placement=placement,
+        packed_mask=np.packbits(mask),
     )
 
 
@@ -135,10 +199,9 @@ def summarize_localization(
 
     ``positive_correct`` holds the same for correctly classified images alone.
     """
-    train_masks = [mask for mask in mask_list(train) if mask.any()]
-    if not cases or not train_masks:
+    fitted = fitted_location(train) if cases else None
+    if fitted is None:
         return None
-    fitted = constant_location(train_masks)
     right = [case for case in cases if case.correct]
     out = _figures(cases, images, fitted, seed)
     out["positive_correct"] = _figures(right, images, fitted, seed) if right else None
@@ -148,17 +211,16 @@ def summarize_localization(
 def _figures(
     cases: Sequence[LocatedCase], images: ImageSet, fitted: tuple[float, ...], seed: int
 ) -> dict[str, Any]:
-    masks = [case.mask for case in cases]
+    masks = Each(cases, "mask")
     measure = partial(bootstrap, groups=[images.groups[case.position] for case in cases], seed=seed)
     centers = [case.center for case in cases]
-    heats = [case.heat for case in cases]
     hits = measure(pointing_game, centers, masks)
     constant = measure(pointing_game, [fitted] * len(cases), masks, relative=True)
-    middle = [image_center(masks[0].ndim)] * len(cases)
+    middle = [image_center(len(cases[0].center))] * len(cases)
     center = measure(pointing_game, middle, masks, relative=True)
-    energy = measure(energy_inside, heats, masks)
+    energy = measure(energy_inside, Each(cases, "heat"), masks)
     area = measure(chance_by_area, masks)
-    shapes = [mask.shape for mask in masks]
+    shapes = [case.placement.stored_shape for case in cases]
     boxes = measure(box_area_share, [case.box for case in cases], shapes)
     shares = [case.box.size / float(np.prod(shape)) for case, shape in zip(cases, shapes)]
     return {
@@ -173,7 +235,17 @@ def _figures(
     }
 
 
-def mask_list(images: ImageSet) -> list[NDArray[np.bool_]]:
-    """Read the masks of all images of a set that have one."""
-    paths = [images.cohort.mask_path(row) for row in images.rows]
-    return [read_mask(path) for path in paths if path is not None]
+def fitted_location(images: ImageSet) -> tuple[float, ...] | None:
+    """Return the best constant location of a set's masks; ``None`` if nothing is marked."""
+    masks = _masks(images)
+    first = next(masks, None)
+    return None if first is None else constant_location(chain([first], masks))
+
+
+def _masks(images: ImageSet) -> Iterator[NDArray[np.bool_]]:
+    """Read the masks of a set that mark something, one after the other."""
+    for row in images.rows:
+        path = images.cohort.mask_path(row)
+        mask = None if path is None else read_mask(path)
+        if mask is not None and mask.any():
+            yield mask
