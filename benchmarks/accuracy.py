@@ -119,10 +119,12 @@ def measure(options):
 def report(result):
     mean = result["mean"]
     rows = {name: mean[name] for name in ("auroc", "twin", "difference")}
-    rows |= mean["localization"]
+    place = mean["localization"]
+    rows |= {name: place[name] for name in ("pointing_game", "constant_location")}
+    rows["hits above the constant"] = place["difference"]
     rows |= {name: result["projection"][name] for name in ("before_projection", "loss")}
-    lines = [f"mean {name:<18} {interval(figure)}" for name, figure in rows.items()]
-    lines += [f"mean {name:<18} {value:.3f}" for name, value in result["place"].items()]
+    lines = [f"mean {name:<24} {interval(figure)}" for name, figure in rows.items()]
+    lines += [f"mean {name:<24} {value:.3f}" for name, value in result["place"].items()]
     sys.stderr.write("\n".join(lines) + "\n")
 
 

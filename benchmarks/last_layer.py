@@ -18,7 +18,7 @@ from timing import row, table, timed_pairs
 
 from medproto.last_layer import replace_source_scores, solve_head
 from medproto.projection import project_prototypes
-from pipelines.config import LastLayerConfig
+from pipelines.config_sections import LastLayerConfig
 from pipelines.inference import BATCH, infer_scores
 from pipelines.last_layer_fit import class_weights
 

@@ -17,7 +17,7 @@ from timing import row, table, timed_pairs
 
 from medproto.networks import PlainClassifier
 from pipelines.annotations import MarkedPatch
-from pipelines.config import TrainingConfig
+from pipelines.config_sections import TrainingConfig
 from pipelines.objective import classifier_step, prototype_step
 from pipelines.patch_cost import PatchCost
 from pipelines.schedule import Step

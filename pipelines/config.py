@@ -10,23 +10,17 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from medproto.errors import MedProtoError
 from medproto.records import HeadKind
 
-__all__ = [
-    "ConfigError",
-    "DataConfig",
-    "LastLayerConfig",
-    "ModelConfig",
-    "RunConfig",
-    "TrainingConfig",
-    "load_config",
-]
+from .config_sections import DataConfig, LastLayerConfig, ModelConfig, Section, TrainingConfig
+
+__all__ = ["ConfigError", "RunConfig", "load_config"]
 
 
 class ConfigError(MedProtoError, ValueError):
@@ -41,6 +35,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "similarity": "log",
             "similarity_scale": 1.0,
             "initialization": "uniform",
+            "margin": 0,
         },
         "training": {
             "schedule": "repeated",
@@ -55,158 +50,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "last_layer": {"l1": 1e-4},
     }
 }
-"""Where a preset differs from the defaults below, which are those of ``clinical``. Every value of
+"""Where a preset differs from the defaults, which are those of ``clinical``. Every value of
 ``paper`` and its origin: docs/paper-preset.md."""
 
-Count = Annotated[int, Field(ge=1, le=1000)]
-CountOrNone = Annotated[int, Field(ge=0, le=1000)]
-Side = Annotated[int, Field(ge=1)]
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DataConfig(_Section):
-    """What is read and how it reaches the network.
-
-    Args:
-        classes: names to use, in order; the first is the reference ("negative") class. ``None``
-            takes all, sorted, names of absence (normal, negative, ...) first. For the ordinal head
-            all grades, the lowest first.
-        label_columns: columns of 1, 0 and -1 or empty (uncertain), one a finding, instead of the
-            column ``label``: an image may show several.
-        image_size: side of the square network input in pixels; ``None`` takes 192, or the longest
-            stored side where all training images are smaller.
-        voi: gray range of DICOM files: ``voi`` (window or LUT of the file) or ``full-range``.
-        mode: ``letterbox`` keeps the aspect ratio, ``stretch`` fills the square.
-        augment: small random shifts, turns and changes of contrast in training.
-        repeats: how often an epoch goes over the images, each time with another random change.
-        patches: path of a table of forbidden and kept patches, see docs/annotations.md.
-        patches_digest: ``sha256:<hex>`` of that file; filled in by the training.
-    """
-
-    classes: tuple[str, ...] | None = None
-    label_columns: tuple[str, ...] | None = Field(default=None, min_length=1)
-    image_size: int | None = Field(default=None, ge=16, le=2048)
-    voi: Literal["voi", "full-range"] = "voi"
-    mode: Literal["letterbox", "stretch"] = "letterbox"
-    augment: bool = True
-    repeats: int = Field(default=1, ge=1, le=1000)
-    patches: str | None = Field(default=None, min_length=1)
-    patches_digest: str | None = None
-
-
-class ModelConfig(_Section):
-    """Arguments of :class:`medproto.networks.ProtoPNet`, and the start of the prototypes.
-
-    Args:
-        stage: block stage of the backbone; ``None`` leaves it to the data: for Lite0 the deepest of
-            2 to 5 with at least 7 cells along an axis, for other backbones the last.
-        weights: of the backbone: ``package`` (ImageNet, with a dependency; Lite0 only), the path of
-            a file, or ``None`` for a random start.
-        head: what the logits mean, see :mod:`medproto.networks.heads`; ``multilabel`` goes with
-            ``data.label_columns``, and with nothing else.
-        initialization: ``kmeans`` on the patches that speak most for a class, or ``uniform``.
-    """
-
-    backbone: str = Field(default="efficientnet_lite0", min_length=1)
-    stage: int | None = Field(default=None, ge=1)
-    weights: str | None = Field(default="package", min_length=1)
-    head: HeadKind = "multiclass"
-    prototypes_per_class: Count | tuple[CountOrNone, ...] = 10
-    add_on: Literal["none", "regular", "bottleneck"] = "none"
-    prototype_channels: int = Field(default=128, ge=1)
-    prototype_size: Side | tuple[Side, ...] = 1
-    similarity: Literal["cosine", "log", "linear", "focal"] = "cosine"
-    similarity_scale: float | None = Field(default=None, gt=0)
-    top_k: int = Field(default=1, ge=1)
-    initialization: Literal["kmeans", "uniform"] = "kmeans"
-
-
-class TrainingConfig(_Section):
-    """Phases 1a to 1c of the ``single`` schedule, or the cycles of the ``repeated`` one.
-
-    ``single``: features, warm, joint, one projection, the last layer solved; AdamW with a cosine
-    decay over each segment, and each keeps its best epoch by validation. ``repeated``, as
-    published: warm, then joint, projection and passes over the last layer again and again; Adam,
-    its rates in steps. See :mod:`pipelines.schedule`.
-
-    Args:
-        steps_per_epoch: optimizer steps of an epoch; ``None`` takes what ``data.repeats`` passes
-            over the images need.
-        features_epochs: of the backbone as a plain classifier, before there are prototypes.
-        warm_epochs: of prototypes and add-on layers with the backbone frozen.
-        joint_epochs: of everything but the last layer; ``single`` only.
-        epochs: warm and joint ones together, counted from 0; ``repeated`` only, as are the next.
-        projection_start: first epoch that may be followed by a projection.
-        projection_every: a projection follows the epochs that this divides.
-        last_layer_passes: epochs of the last layer alone after each projection.
-        learning_rate_backbone: while it learns as a plain classifier.
-        learning_rate_head: of add-on layers, prototypes and the plain classifier's last layer.
-        learning_rate_joint: of the backbone in the joint epochs.
-        learning_rate_last_layer: in the passes of the last layer.
-        weight_decay: of all but prototypes and last layer.
-        cluster: coefficient of the cluster cost.
-        separation: coefficient of the separation cost.
-        orthogonality: coefficient of the likeness of prototypes within a class.
-        fine_annotation: coefficient of the similarity outside the masks, in warm and joint epochs.
-        forbid: coefficient of the similarity to forbidden patches, in joint epochs.
-        keep: coefficient of the similarity to kept patches, in joint epochs.
-        class_weights: weight the cross-entropy by inverse class frequency.
-        precision: of the backbone in training by gradient; ``bfloat16`` is autocast. Prototypes,
-            last layer and loss stay in float32, projection, validation and prediction as a whole.
-        projection: patch a prototype takes: the ``nearest``, or the near one whose scores are most
-            like its own, ``function-preserving``; ``single`` only, ``repeated`` takes the nearest.
-        patience: stop a segment after so many epochs without a better validation score; ``single``
-            only.
-    """
-
-    schedule: Literal["single", "repeated"] = "single"
-    batch_size: int = Field(default=16, ge=2)
-    steps_per_epoch: int | None = Field(default=None, ge=1)
-    features_epochs: int = Field(default=6, ge=0)
-    warm_epochs: int = Field(default=1, ge=0)
-    joint_epochs: int = Field(default=6, ge=1)
-    epochs: int = Field(default=31, ge=1)
-    projection_start: int = Field(default=10, ge=0)
-    projection_every: int = Field(default=10, ge=1)
-    last_layer_passes: int = Field(default=20, ge=0)
-    learning_rate_backbone: float = Field(default=3e-4, gt=0, le=10)
-    learning_rate_head: float = Field(default=3e-3, gt=0, le=10)
-    learning_rate_joint: float = Field(default=3e-4, gt=0, le=10)
-    learning_rate_last_layer: float = Field(default=1e-4, gt=0, le=10)
-    weight_decay: float = Field(default=1e-3, ge=0)
-    cluster: float = Field(default=0.2, ge=0)
-    separation: float = Field(default=0.05, ge=0)
-    orthogonality: float = Field(default=0.0, ge=0)
-    fine_annotation: float = Field(default=0.0, ge=0)
-    forbid: float = Field(default=0.0, ge=0)
-    keep: float = Field(default=0.0, ge=0)
-    class_weights: bool = True
-    precision: Literal["float32", "bfloat16"] = "float32"
-    projection: Literal["nearest", "function-preserving"] = "function-preserving"
-    patience: int = Field(default=5, ge=1)
-
-    def projection_epochs(self) -> list[int]:
-        """Return the epochs, counted from 0, that a projection follows in ``repeated``."""
-        first, every = self.projection_start, self.projection_every
-        return [epoch for epoch in range(first, self.epochs) if epoch % every == 0]
-
-
-class LastLayerConfig(_Section):
-    """Phase 3: coefficients of the convex problem, see :mod:`medproto.last_layer`.
-
-    Args:
-        l1: of weights to other classes than a prototype's own; in ``repeated`` too.
-        ridge: of all weights; without effect in ``repeated``.
-    """
-
-    l1: float = Field(default=1e-3, ge=0)
-    ridge: float = Field(default=0.1, gt=0)
-
-
-class RunConfig(_Section):
+class RunConfig(Section):
     """The whole configuration of a run; the preset fills in what is not given."""
 
     preset: Literal["clinical", "paper"] = "clinical"

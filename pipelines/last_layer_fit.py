@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from medproto.last_layer import LastLayerSolution, replace_source_scores, solve_head
 from medproto.networks import ProtoPNet
 
-from .config import LastLayerConfig
+from .config_sections import LastLayerConfig
 from .datasets import ImageSet
 from .inference import infer_scores
 

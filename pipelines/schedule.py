@@ -33,7 +33,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from medproto.networks import PlainClassifier, ProtoPNet
 
-from .config import RunConfig, TrainingConfig
+from .config import RunConfig
+from .config_sections import TrainingConfig
 
 __all__ = ["Step", "StepName", "ThreePhaseSchedule"]
 

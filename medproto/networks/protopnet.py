@@ -29,6 +29,9 @@ from .prototype_layer import PrototypeLayer, Similarity
 
 __all__ = ["ProtoPNet", "ProtoPNetOutput"]
 
+INNER_CELLS = 5
+"""Cells along an axis that a margin left to the network must leave."""
+
 FURTHER_ARGUMENTS = {"layout", "measured"}
 """Of :func:`build_backbone`; what of a backbone does not follow from the other arguments."""
 
@@ -82,6 +85,9 @@ class ProtoPNet(nn.Module):
         similarity_scale: ``None`` takes 10 for cosine and the number of values of a prototype for
             the others.
         top_k: the score is the mean of the ``top_k`` largest similarities [2]; 1 is the maximum.
+        margin: outer feature cells along each axis that are left out. They see more padding than
+            image, and what prototypes find there are corners and edges of the picture. ``None``
+            takes 1 where at least :data:`INNER_CELLS` are left along each axis, else 0.
         backbone_arguments: ``layout`` or ``measured`` of the backbone; a saved model knows them.
 
     Raises:
@@ -115,6 +121,7 @@ class ProtoPNet(nn.Module):
         similarity: Similarity = "cosine",
         similarity_scale: float | None = None,
         top_k: int = 1,
+        margin: int | None = 0,
         backbone_arguments: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -123,10 +130,7 @@ class ProtoPNet(nn.Module):
         self.num_classes = class_count(head, out_channels)
         counts = prototype_counts(head, prototypes_per_class, self.num_classes)
         further = dict(backbone_arguments or {})
-        if not further.keys() <= FURTHER_ARGUMENTS:  # a model file must not declare itself trusted
-            raise ValueError(
-                f"backbone_arguments must be of {sorted(FURTHER_ARGUMENTS)}, got {sorted(further)}."
-            )
+        _check_further(further)
         self.backbone = build_backbone(
             backbone,
             spatial_dims,
@@ -140,7 +144,8 @@ class ProtoPNet(nn.Module):
         self.add_on, channels = build_add_on(
             add_on, spatial_dims, self.backbone.out_channels, prototype_channels
         )
-        size = _size(prototype_size, self.backbone.grid)
+        self.margin = _margin(margin, self.backbone.grid)
+        size = _size(prototype_size, self.feature_grid)
         if similarity_scale is None:
             similarity_scale = 10.0 if similarity == "cosine" else float(channels * math.prod(size))
         self.prototype_layer = PrototypeLayer(
@@ -170,6 +175,7 @@ class ProtoPNet(nn.Module):
             "similarity": similarity,
             "similarity_scale": similarity_scale,
             "top_k": top_k,
+            "margin": self.margin,
             "backbone_arguments": {
                 key: value
                 for key, value in self.backbone.arguments.items()
@@ -182,13 +188,18 @@ class ProtoPNet(nn.Module):
     def feature_grid(self) -> CellGrid:
         """True place of the feature cells in the image: the backbone's, and the measured shift.
 
-        The 1x1 convolutions of the add-on layers do not move them. The buffer ``center_shift`` is 0
-        until :func:`medproto.networks.measure_center_shift` has been run and its result set.
+        Cells are counted from the first one inside the margin. The 1x1 convolutions of the add-on
+        layers do not move them. The buffer ``center_shift`` is 0 until
+        :func:`medproto.networks.measure_center_shift` has been run and its result set.
         """
         grid = self.backbone.grid
         shift = self.center_shift.tolist()
-        center = tuple(c + s for c, s in zip(grid.first_center, shift, strict=True))
-        return replace(grid, first_center=center)
+        places = zip(grid.first_center, grid.stride, shift, strict=True)
+        return replace(
+            grid,
+            shape=tuple(n - 2 * self.margin for n in grid.shape),
+            first_center=tuple(c + self.margin * step + s for c, step, s in places),
+        )
 
     @property
     def grid(self) -> CellGrid:
@@ -239,7 +250,14 @@ class ProtoPNet(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Return the features ``[B, D, *G]`` of images ``[B, C, *S]``."""
-        return self.add_on(self.backbone(x))
+        return self.add_on(self._inner(self.backbone(x)))
+
+    def _inner(self, features: Tensor) -> Tensor:
+        """Leave out the margin of ``[B, D, *G]``."""
+        if not self.margin:
+            return features
+        inside = [slice(self.margin, -self.margin)] * (features.ndim - 2)
+        return features[(slice(None), slice(None), *inside)]
 
     def pool(self, similarities: Tensor) -> Tensor:
         """Pool ``[B, P, *G]`` to ``[B, P]``: the mean of the ``top_k`` largest cells."""
@@ -276,6 +294,26 @@ class ProtoPNet(nn.Module):
         locations = torch.stack(torch.unravel_index(flat, similarities.shape[2:]), dim=-1)
         logits = self._logits(scores)
         return ProtoPNetOutput(logits, distances, similarities, scores, locations)
+
+
+def _check_further(arguments: Mapping[str, Any]) -> None:
+    """Refuse all others: a model file must not declare itself trusted."""
+    if not arguments.keys() <= FURTHER_ARGUMENTS:
+        raise ValueError(
+            f"backbone_arguments must be of {sorted(FURTHER_ARGUMENTS)}, got {sorted(arguments)}."
+        )
+
+
+def _margin(margin: int | None, grid: CellGrid) -> int:
+    fewest = min(grid.shape)
+    if margin is None:
+        return 1 if fewest - 2 >= INNER_CELLS else 0
+    if not 0 <= margin <= (fewest - 1) // 2:
+        raise ValueError(
+            f"margin must be 0 to {(fewest - 1) // 2}, so that cells of the {list(grid.shape)} "
+            f"feature cells are left, got {margin}."
+        )
+    return margin
 
 
 def _size(prototype_size: int | Sequence[int], grid: CellGrid) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Literal, get_args
@@ -112,7 +112,10 @@ def project_prototypes(
     network.eval()
     try:
         found, cost = _candidates(network, passes, choice, candidates)
-        chosen = _assign(found, cost) if unique else [own[0] if own else None for own in found]
+        if unique:
+            chosen = _assign(found, cost, _first_served(network, found, cost))
+        else:
+            chosen = [own[0] if own else None for own in found]
         dropped = [p for p, candidate in enumerate(chosen) if candidate is None]
         _check_classes(network, dropped)
         if dropped:
@@ -161,10 +164,29 @@ def _candidates(
     return found, correlation_cost(found)
 
 
+def _first_served(
+    network: ProtoPNet,
+    candidates: Sequence[Sequence[Candidate]],
+    cost: Callable[[Candidate], float],
+) -> set[int]:
+    """Return the prototype of each class with the best patch: no class may go without."""
+    best: dict[int, tuple[float, int]] = {}
+    for p, (k, own) in enumerate(zip(network.prototype_class.tolist(), candidates, strict=True)):
+        if own:
+            offer = (min(cost(candidate) for candidate in own), p)
+            best[k] = min(best.get(k, offer), offer)
+    return {p for _, p in best.values()}
+
+
 def _assign(
-    candidates: Sequence[Sequence[Candidate]], cost: Callable[[Candidate], float]
+    candidates: Sequence[Sequence[Candidate]],
+    cost: Callable[[Candidate], float],
+    first: Set[int],
 ) -> list[Candidate | None]:
-    """Share the groups out with the smallest sum of costs; ``None`` where none is left."""
+    """Share the groups out with the smallest sum of costs; ``None`` where none is left.
+
+    Where there are too few groups, the prototypes of ``first`` are served before the others.
+    """
     first_row: dict[str, int] = {}
     for candidate in (c for own in candidates for c in own):
         known = first_row.get(candidate.group, candidate.row)
@@ -178,9 +200,12 @@ def _assign(
     forbidden = (abs(largest) + 1.0) * (len(candidates) + 1)
     costs = np.full((len(candidates), len(groups)), forbidden)
     table: dict[tuple[int, int], Candidate] = {}
+    # To all patches of a prototype the same is added, so where each gets one nothing changes.
+    scarce = len(groups) < len(candidates)
     for p, own in enumerate(candidates):
+        served = forbidden if scarce and p in first else 0.0
         for candidate in own:
-            costs[p, column[candidate.group]] = cost(candidate)
+            costs[p, column[candidate.group]] = cost(candidate) - served
             table[p, column[candidate.group]] = candidate
     chosen: list[Candidate | None] = [None] * len(candidates)
     for p, j in zip(*linear_sum_assignment(costs), strict=True):

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from medproto.networks import PlainClassifier, ProtoPNet
-from pipelines.config import TrainingConfig, load_config
+from pipelines.config import load_config
+from pipelines.config_sections import TrainingConfig
 from pipelines.datasets import ImageSet
 from pipelines.engine import SegmentRun, SegmentState, SegmentTask
 from pipelines.objective import prototype_step

@@ -20,7 +20,8 @@ import pipelines.train as train_module
 from medproto.data import Cohort
 from medproto.errors import CohortError, ModelFileError
 from pipelines.checkpoint import Checkpoint
-from pipelines.config import ConfigError, LastLayerConfig, load_config
+from pipelines.config import ConfigError, load_config
+from pipelines.config_sections import LastLayerConfig
 from pipelines.engine import TrainingError
 from pipelines.evaluate import load_split
 from pipelines.last_layer_fit import fit_last_layer
@@ -204,7 +205,7 @@ def test_one_class_is_refused(tiny_cohort, tiny_config, tmp_path):
 
 def test_settings_that_do_not_fit_together_are_refused(tiny_cohort, tiny_settings, tmp_path):
     config = load_config(None, [*tiny_settings, "model.top_k=1000"])
-    with pytest.raises(ConfigError, match=r"do not fit together: top_k must be 1 to 64"):
+    with pytest.raises(ConfigError, match=r"do not fit together: top_k must be 1 to 36"):
         train(tiny_cohort, tmp_path / "run", config)
 
 

@@ -151,7 +151,7 @@ def test_a_changed_image_is_noticed_afterwards():
 def test_assignment_prefers_any_complete_one():
     a, b = Candidate(0.0, 0, (0,), "g"), Candidate(9.0, 1, (0,), "h")
     only = Candidate(5.0, 2, (0,), "g")
-    assert _assign([[a, b], [only]], attrgetter("distance")) == [b, only]
+    assert _assign([[a, b], [only]], attrgetter("distance"), set()) == [b, only]
 
 
 def test_ties_go_to_the_first_row_and_cell():
@@ -163,3 +163,19 @@ def test_ties_go_to_the_first_row_and_cell():
         lambda row: images[row],
     )
     assert sorted(m.row for m in result.matches) == [0, 1, 2, 3, 4, 5]
+
+
+def test_no_class_goes_without_where_groups_are_few():
+    """Two patients, each with an image of each class; class 0 alone would take both."""
+    network, images, _ = make(4)
+    with torch.no_grad():
+        features = network.features(images[[0, 2]])
+        network.prototype_layer.vectors[0] = features[0, :, 0, 0]
+        network.prototype_layer.vectors[1] = features[1, :, 0, 0]
+    given = batches(images, [0, 1, 0, 1], ["a", "a", "b", "b"])
+    result = project_prototypes(network, given, lambda row: images[row])
+    assert sorted(network.prototype_class.tolist()) == [0, 1]
+    assert {m.group for m in result.matches} == {"a", "b"}
+    assert len(result.dropped) == 4
+    # Each class keeps its best prototype, and they take the nearer of the two ways.
+    assert result.matches[0].distance == pytest.approx(0, abs=1e-5)
