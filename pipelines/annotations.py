@@ -90,7 +90,8 @@ def read_annotations(
         CohortError: if a row of the table of patches is unusable; row and reason are named.
     """
     shapes = [() if r is None else r.shape for r in report.references]
-    masks = _read_masks(config, cohort, shapes) if config.training.fine_annotation else None
+    wanted = config.training.fine_annotation or config.training.patches_in_masks
+    masks = _read_masks(config, cohort, shapes) if wanted else None
     data = config.data
     if data.patches is None:
         _check_coefficients(config, ())
@@ -151,9 +152,9 @@ def _read_masks(config: RunConfig, cohort: Cohort, shapes: Sequence[tuple[int, .
     count = sum(bool(mask.any()) for mask in masks)
     if not count:
         raise ConfigError(
-            "training.fine_annotation above 0 needs training images with something in the column "
-            f"`mask` or `box`; none of the {len(rows)} has a marked region. Add them, or set "
-            "training.fine_annotation=0."
+            "training.fine_annotation above 0 and training.patches_in_masks need training images "
+            f"with something in the column `mask` or `box`; none of the {len(rows)} has a marked "
+            "region. Add them, or set training.fine_annotation=0 and patches_in_masks=false."
         )
     logger.info("%d of %d training images have a marked region.", count, len(rows))
     return masks

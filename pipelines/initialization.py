@@ -32,18 +32,27 @@ CELL_SHARE = 0.03
 
 @torch.no_grad()
 def start_prototypes(
-    network: ProtoPNet, classifier: PlainClassifier, images: ImageSet, *, seed: int
+    network: ProtoPNet,
+    classifier: PlainClassifier,
+    images: ImageSet,
+    *,
+    seed: int,
+    cells: Tensor | None = None,
 ) -> None:
     """Set the prototype vectors to the cluster centres of each class, in place.
 
     For the cosine similarity patches are scaled to unit length first, since only their direction
     counts.
+
+    Args:
+        cells: ``[N, *H]`` bool by position of the image, patches to look at, where ``*H`` are the
+            places of a prototype; ``None`` is all.
     """
     network.eval()
     classifier.eval()
     patches: list[list[Tensor]] = [[] for _ in range(network.num_classes)]
     layer = network.prototype_layer
-    for batch, labels, _, _ in images.batches(32):
+    for batch, labels, positions, _ in images.batches(32):
         features = network.features(batch)  # [B, D, *G]
         maps = classifier.class_activation(features).flatten(2)  # [B, K, N]
         flat = layer.patches(features).flatten(2)  # [B, D * size, N]
@@ -52,8 +61,12 @@ def start_prototypes(
         count = max(1, round(CELL_SHARE * flat.shape[2]))
         for b, label in enumerate(labels):
             for k in _shown(label):
-                cells = _speaking(maps[b], k, network.head).topk(count).indices
-                patches[k].append(flat[b][:, cells].T)  # [count, D]
+                speaking = _speaking(maps[b], k, network.head)
+                if cells is not None:
+                    speaking = speaking.masked_fill(~cells[positions[b]].flatten(), -torch.inf)
+                best = speaking.topk(count)
+                chosen = best.indices[best.values > -torch.inf]
+                patches[k].append(flat[b][:, chosen].T)  # [count or fewer, D]
     for k, own in enumerate(patches):
         members = (network.prototype_class == k).nonzero().flatten()
         if not len(members) or not own:

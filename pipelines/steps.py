@@ -31,6 +31,7 @@ from .datasets import ImageSet
 from .engine import SegmentRun, SegmentState, SegmentTask, validate
 from .initialization import center_logits, start_prototypes
 from .last_layer_fit import class_weights, fit_last_layer
+from .marked_cells import marked_cells
 from .objective import classifier_step, prototype_step
 from .patch_cost import PatchCost
 from .processes import from_main, is_main, synchronize
@@ -125,7 +126,7 @@ class StepRunner:
             precision=training.precision,
             repeats=self.config.data.repeats,
             steps=training.steps_per_epoch,
-            masks=self.annotations.masks if step.name in MARKED else None,
+            masks=self.annotations.masks if self._marks_count(step) else None,
         ).run()
         if self.schedule.goes_on(step):
             checkpoint.optimizers[step.name] = state.optimizer
@@ -157,7 +158,13 @@ class StepRunner:
     def _start_prototypes(self) -> None:
         modules = self.modules
         if self.config.model.initialization == "kmeans":
-            start_prototypes(modules.network, modules.classifier, self.train, seed=self.config.seed)
+            start_prototypes(
+                modules.network,
+                modules.classifier,
+                self.train,
+                seed=self.config.seed,
+                cells=self._cells(),
+            )
         if modules.network.head in ("binary", "multilabel"):
             center_logits(modules.network, self.train)
 
@@ -178,9 +185,13 @@ class StepRunner:
             orthogonality=training.orthogonality,
             class_weights=weights,
             l1=self.config.last_layer.l1 if step.published else 0.0,
-            fine_annotation=training.fine_annotation if step.name in MARKED else 0.0,
+            fine_annotation=training.fine_annotation if self._marks_count(step) else 0.0,
             patches=self._patch_cost(model) if step.name == "joint" else None,
         )
+
+    def _marks_count(self, step: Step) -> bool:
+        """Whether the step has the fine-annotation loss."""
+        return step.name in MARKED and self.config.training.fine_annotation > 0
 
     def _patch_cost(self, model: ProtoPNet) -> PatchCost | None:
         training, patches = self.config.training, self.annotations.patches
@@ -224,7 +235,14 @@ class StepRunner:
             self.train.image,
             unique=unique,
             choice=self.config.training.projection if unique else "nearest",
+            cells=self._cells(),
         )
+
+    def _cells(self) -> Tensor | None:
+        """Patches that prototypes are taken from; ``None`` is all."""
+        if not self.config.training.patches_in_masks or self.annotations.masks is None:
+            return None
+        return marked_cells(self.modules.network.grid, self.annotations.masks)
 
     def _place_cells(self, network: ProtoPNet) -> None:
         batches = itertools.islice((images for images, *_ in self.train.batches(32)), 4)

@@ -44,7 +44,11 @@ DIGITS = 6
 
 
 def correlated_candidates(
-    network: ProtoPNet, passes: Callable[[], Iterable[Batch]], *, candidates: int
+    network: ProtoPNet,
+    passes: Callable[[], Iterable[Batch]],
+    *,
+    candidates: int,
+    cells: Tensor | None = None,
 ) -> list[list[Candidate]]:
     """Return, for each prototype, one patch a group, the best correlated first.
 
@@ -52,11 +56,12 @@ def correlated_candidates(
         network: in ``eval`` mode; only read.
         passes: returns the batches of training images; called twice.
         candidates: nearest patches that are scored for each prototype.
+        cells: ``[N, *G]`` bool by row, patches to choose from; ``None`` is all.
 
     Raises:
         ProjectionError: if the two passes are not over the same number of images.
     """
-    shortlists = Shortlists(network, candidates)
+    shortlists = Shortlists(network, candidates, cells)
     for batch in passes():
         shortlists.add(*batch)
     found = shortlists.candidates()

@@ -84,6 +84,7 @@ def project_prototypes(
     unique: bool = True,
     choice: PatchChoice = "nearest",
     candidates: int = 400,
+    cells: Tensor | None = None,
 ) -> ProjectionResult:
     """Replace every prototype by its patch, in place, and check that it recognises it.
 
@@ -100,6 +101,8 @@ def project_prototypes(
         choice: which patch is best, see :data:`PatchChoice`.
         candidates: for ``"function-preserving"``, how many of the nearest patches are scored for
             each prototype, at least 1.
+        cells: ``[N, *G]`` bool by row of the training images, patches to choose from; ``None`` is
+            all. An image without any is not chosen from.
 
     Raises:
         ValueError: if ``choice`` is unknown, ``candidates`` less than 1, or ``batches`` cannot be
@@ -111,7 +114,7 @@ def project_prototypes(
     mode = network.training
     network.eval()
     try:
-        found, cost = _candidates(network, passes, choice, candidates)
+        found, cost = _candidates(network, passes, choice, candidates, cells)
         if unique:
             chosen = _assign(found, cost, _first_served(network, found, cost))
         else:
@@ -153,14 +156,15 @@ def _candidates(
     passes: Callable[[], Iterable[Batch]],
     choice: PatchChoice,
     candidates: int,
+    cells: Tensor | None,
 ) -> tuple[list[list[Candidate]], Callable[[Candidate], float]]:
     """Return for each prototype patches of distinct groups, the best first, and their cost."""
     if choice == "nearest":
-        search = NearestPatches(network)
+        search = NearestPatches(network, cells)
         for batch in passes():
             search.add(*batch)
         return search.candidates(), attrgetter("distance")
-    found = correlated_candidates(network, passes, candidates=candidates)
+    found = correlated_candidates(network, passes, candidates=candidates, cells=cells)
     return found, correlation_cost(found)
 
 

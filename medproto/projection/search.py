@@ -9,6 +9,7 @@ take, one of them is left. So ``P`` candidates are kept for each, and nothing el
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from ..networks import ProtoPNet
 
-__all__ = ["Candidate", "Labels", "NearestPatches", "shows"]
+__all__ = ["Candidate", "Labels", "NearestPatches", "only", "shows"]
 
 Labels = Sequence[int] | Sequence[Sequence[float]]
 """``[B]`` classes, or ``[B][classes]`` of 1, 0 and NaN."""
@@ -28,6 +29,14 @@ def shows(label: int | Sequence[float], class_index: int) -> bool:
     if isinstance(label, int):
         return label == class_index
     return label[class_index] == 1
+
+
+def only(distances: Tensor, cells: Tensor | None, rows: Sequence[int]) -> Tensor:
+    """Return ``distances [B, P, *G]`` with infinity outside ``cells [N, *G]`` of these rows."""
+    if cells is None:
+        return distances
+    allowed = cells[list(rows)].to(distances.device)[:, None]
+    return distances.masked_fill(~allowed, math.inf)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -55,10 +64,12 @@ class NearestPatches:
 
     Args:
         network: in ``eval`` mode; only read.
+        cells: ``[N, *G]`` bool by row, patches to choose from; ``None`` is all.
     """
 
-    def __init__(self, network: ProtoPNet) -> None:
+    def __init__(self, network: ProtoPNet, cells: Tensor | None = None) -> None:
         self._network = network
+        self._cells = cells
         self._classes = network.prototype_class.tolist()
         self._best: list[dict[str, Candidate]] = [{} for _ in self._classes]
 
@@ -75,11 +86,12 @@ class NearestPatches:
             groups: ``[B]`` patients or groups.
         """
         distances = self._network.prototype_layer(self._network.features(images))
+        distances = only(distances, self._cells, rows)
         nearest, flat = distances.flatten(2).min(dim=2)  # [B, P]; ties go to the first cell
         cells = torch.stack(torch.unravel_index(flat, distances.shape[2:]), dim=-1).tolist()
         for b, values in enumerate(nearest.tolist()):
             for p, value in enumerate(values):
-                if shows(labels[b], self._classes[p]):
+                if shows(labels[b], self._classes[p]) and math.isfinite(value):
                     self._offer(p, Candidate(value, rows[b], tuple(cells[b][p]), groups[b]))
 
     def _offer(self, prototype: int, candidate: Candidate) -> None:

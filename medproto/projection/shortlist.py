@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..networks import ProtoPNet
-from .search import Candidate, Labels, shows
+from .search import Candidate, Labels, only, shows
 
 __all__ = ["PatchList", "Shortlists"]
 
@@ -77,14 +77,16 @@ class Shortlists:
     Args:
         network: in ``eval`` mode; only read.
         candidates: patches on a list, at least 1.
+        cells: ``[N, *G]`` bool by row, patches to choose from; ``None`` is all.
 
     Attributes:
         lists: of each prototype.
         images: number of images seen.
     """
 
-    def __init__(self, network: ProtoPNet, candidates: int) -> None:
+    def __init__(self, network: ProtoPNet, candidates: int, cells: Tensor | None = None) -> None:
         self._network = network
+        self._cells = cells
         self._classes: list[int] = network.prototype_class.tolist()
         self._candidates = candidates
         self._groups: dict[str, int] = {}
@@ -102,7 +104,7 @@ class Shortlists:
         self.images += len(images)
         layer = self._network.prototype_layer
         features = self._network.features(images)
-        distances = layer(features)
+        distances = only(layer(features), self._cells, rows)
         self._grid = tuple(distances.shape[2:])
         near, cells = _smallest(distances.flatten(2))
         patches = layer.patches(features).flatten(2)  # [B, D * size, N]
@@ -113,7 +115,8 @@ class Shortlists:
             for k in set(self._classes)
         }
         for p, k in enumerate(self._classes):
-            b, j = np.nonzero(own[k][:, None] & (near[:, p] <= self._limit(p)))
+            close = np.isfinite(near[:, p]) & (near[:, p] <= self._limit(p))
+            b, j = np.nonzero(own[k][:, None] & close)
             if not len(b):
                 continue
             flat = cells[b, p, j]

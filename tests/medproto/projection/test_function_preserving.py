@@ -54,8 +54,7 @@ def project(network, images, labels, groups, *, size=5, **options):
         network,
         lambda: batches(images, labels, groups, size),
         lambda row: images[row],
-        choice=CHOICE,
-        **{"candidates": CANDIDATES, **options},
+        **{"choice": CHOICE, "candidates": CANDIDATES, **options},
     )
 
 
@@ -264,3 +263,44 @@ def test_an_unknown_choice_and_no_candidates_are_refused(shells):
         project_prototypes(network, [], lambda row: images[row], choice="best")
     with pytest.raises(ValueError, match="candidates must be at least 1, got 0"):
         project(network, images, labels, list("ab") * 7, candidates=0)
+
+
+@pytest.mark.parametrize("choice", ["nearest", CHOICE])
+def test_patches_outside_the_cells_are_not_chosen(shells, choice):
+    network, images, labels = over_features(shells[2], (4, 4))
+    groups = [f"g{i}" for i in range(len(images))]
+    cells = torch.rand(len(images), 4, 4, generator=torch.Generator().manual_seed(1)) > 0.8
+    cells[3] = False  # an image without any is not chosen from
+    images[3] = network.prototype_layer.vectors[1, :, None, None].detach()
+    result = project(network, images, labels, groups, choice=choice, cells=cells)
+    assert len(result.matches) == 4
+    for match in result.matches:
+        assert cells[(match.row, *match.cell)]
+
+
+def test_with_all_cells_the_choice_is_the_same(shells):
+    found = []
+    for cells in (None, torch.ones(14, 4, 4, dtype=torch.bool)):
+        network, images, labels = over_features(shells[2], (4, 4))
+        groups = [f"g{i}" for i in range(len(images))]
+        found.append(project(network, images, labels, groups, cells=cells).matches)
+    assert found[0] == found[1]
+
+
+def test_the_nearest_allowed_patch_by_loops(shells):
+    network, images, labels = over_features(shells[2], (4, 4), kind="log")
+    cells = torch.rand(len(images), 4, 4, generator=torch.Generator().manual_seed(2)) > 0.7
+    with torch.no_grad():
+        distances = network.prototype_layer(images)  # [N, 4, 4, 4]
+    expected = []
+    for p, k in enumerate(network.prototype_class.tolist()):
+        places = [
+            (float(distances[(i, p, *cell)]), i, tuple(cell))
+            for i in range(len(images))
+            if labels[i] == k
+            for cell in cells[i].nonzero().tolist()
+        ]
+        expected.append(min(places)[1:])
+    groups = ["same"] * len(images)
+    result = project(network, images, labels, groups, choice="nearest", unique=False, cells=cells)
+    assert [(m.row, m.cell) for m in result.matches] == expected
