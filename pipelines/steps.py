@@ -8,13 +8,13 @@ them, and the others take over what it found.
 from __future__ import annotations
 
 import copy
-import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -45,6 +45,10 @@ logger = logging.getLogger("medproto.train")
 
 MARKED = ("warm", "joint")
 """Steps with the fine-annotation loss."""
+
+MEASURED = 64
+MEASURED_AT_ONCE = 16
+"""Images on which the place of the cells is measured, and in one batch."""
 
 
 @dataclass
@@ -228,14 +232,17 @@ class StepRunner:
         self._record(row | {f"val_{name}": value for name, value in scores.items()})
 
     def _find_patches(self, network: ProtoPNet, *, unique: bool) -> ProjectionResult:
-        self._place_cells(network)
+        cells = self._cells()
+        if cells is not None:  # which cells lie in a mask depends on where they look
+            self._place_cells(network)
+            cells = self._cells()
         return project_prototypes(
             network,
             lambda: self.train.batches(32),
             self.train.image,
             unique=unique,
             choice=self.config.training.projection if unique else "nearest",
-            cells=self._cells(),
+            cells=cells,
         )
 
     def _cells(self) -> Tensor | None:
@@ -245,17 +252,29 @@ class StepRunner:
         return marked_cells(self.modules.network.grid, self.annotations.masks)
 
     def _place_cells(self, network: ProtoPNet) -> None:
-        batches = itertools.islice((images for images, *_ in self.train.batches(32)), 4)
-        shift = measure_center_shift(network, batches, seed=self.config.seed)
+        shift = measure_center_shift(network, self._with_findings())
         network.center_shift.copy_(torch.tensor(shift))
         logger.info(
             "feature cells look %s pixels beside their theoretical centres; maps are drawn there.",
             " / ".join(f"{value:+.1f}" for value in shift),
         )
 
+    def _with_findings(self) -> Iterator[Tensor]:
+        """Yield some training images of other classes than the reference, or of any finding."""
+        labels = self.train.labels.reshape(len(self.train), -1)
+        shown = np.flatnonzero((labels >= 1).any(axis=1))
+        random = np.random.default_rng(self.config.seed)
+        chosen = random.permutation(shown)[:MEASURED].tolist()
+        for start in range(0, len(chosen), MEASURED_AT_ONCE):
+            positions = chosen[start : start + MEASURED_AT_ONCE]
+            yield torch.stack([self.train.image(i) for i in positions])
+
     def _choose(self) -> None:
         """Keep the projected network if none before was better on the validation images."""
-        network, checkpoint = self.modules.network, self.checkpoint
+        network, checkpoint = self.modules.cpu().network.eval(), self.checkpoint
+        from_main(lambda: self._place_cells(network))
+        synchronize(self.modules)
+        self.modules.to(self.device)
         scores = validate(network, self.val, head=network.head, device=self.device)
         tensors = {name: value.cpu() for name, value in network.state_dict().items()}
         state = ProjectedState(
@@ -267,15 +286,19 @@ class StepRunner:
 
     def _solve(self) -> None:
         network = self.modules.cpu().network.float().eval()
-        self.solution = from_main(
-            lambda: fit_last_layer(
-                network,
-                self.train,
-                self.val,
-                [match.row for match in self.checkpoint.matches],
-                self.config.last_layer,
-                weighted=self.config.training.class_weights,
-                scores_path=self.out / "scores.npz",
-            )
-        )
+        self.solution = from_main(lambda: self._fit(network))
         synchronize(self.modules)
+
+    def _fit(self, network: ProtoPNet) -> LastLayerSolution:
+        solution = fit_last_layer(
+            network,
+            self.train,
+            self.val,
+            [match.row for match in self.checkpoint.matches],
+            self.config.last_layer,
+            weighted=self.config.training.class_weights,
+            scores_path=self.out / "scores.npz",
+        )
+        # Last, since the weights say which evidence is shown, and its place is what is measured.
+        self._place_cells(network)
+        return solution

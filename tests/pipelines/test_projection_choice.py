@@ -72,4 +72,4 @@ def test_the_published_schedule_takes_the_nearest_whatever_is_set(
     config = load_config(None, [*tiny_settings, *SHORT, *changes])
     with pytest.raises(_Killed):
         train(tiny_cohort, tmp_path / "run", config)
-    assert seen == [{"unique": unique, "choice": choice}]
+    assert seen == [{"unique": unique, "choice": choice, "cells": None}]
