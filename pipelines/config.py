@@ -20,7 +20,7 @@ from medproto.records import HeadKind
 
 from .config_sections import DataConfig, LastLayerConfig, ModelConfig, Section, TrainingConfig
 
-__all__ = ["ConfigError", "RunConfig", "load_config"]
+__all__ = ["ConfigError", "RunConfig", "load_config", "saved_digest"]
 
 
 class ConfigError(MedProtoError, ValueError):
@@ -103,12 +103,28 @@ class RunConfig(Section):
 
     def digest(self) -> str:
         """Return ``sha256:<hex>`` over the sorted JSON form."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+        return _digest(self.model_dump(mode="json"))
 
     def to_yaml(self) -> str:
         """Return the YAML form that :func:`load_config` reads."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def saved_digest(path: Path) -> str:
+    """Return the digest of a saved configuration as it stands in the file.
+
+    A version that has gained a key since fills it in when it reads the file; what was saved does
+    not change by that.
+
+    Raises:
+        ConfigError: if the file cannot be read.
+    """
+    return _digest(_read_yaml(path))
+
+
+def _digest(values: dict[str, Any]) -> str:
+    text = json.dumps(values, sort_keys=True, default=str)
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 def _check_head(head: HeadKind, data: DataConfig) -> None:

@@ -23,7 +23,7 @@ from medproto.networks import ModelCard, ProtoPNet, load_model
 from medproto.networks.model_file import write_atomically
 from medproto.records import PixelBox, PrototypeSource
 
-from .config import ConfigError, RunConfig, load_config
+from .config import ConfigError, RunConfig, load_config, saved_digest
 from .doubt import Doubt, read_doubt
 
 __all__ = [
@@ -78,10 +78,11 @@ class RunFolder:
         """
         expected = self.card.config_digest
         try:
+            found = saved_digest(self.path / "config.yaml")
             config = load_config(self.path / "config.yaml")
         except ConfigError as error:
             raise _unreadable("config.yaml") from error
-        if config.digest() != expected:
+        if found != expected:
             raise _altered("config.yaml")
         return config
 

@@ -1,6 +1,8 @@
 """Training as a whole: what it leaves, what it refuses, and how it goes on after a kill."""
 
 import copy
+import hashlib
+import json
 import logging
 import os
 import random
@@ -13,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 import pipelines.steps as steps_module
@@ -371,6 +374,19 @@ def test_an_altered_configuration_is_noticed(run_copy):
     path.write_text(text[:40])
     with pytest.raises(ModelFileError, match=r"must hold config.yaml, which is missing or damaged"):
         _ = RunFolder(run_copy).config
+
+
+def test_a_run_of_a_version_with_fewer_keys_is_still_read(run_copy):
+    """Its configuration lacks a key; the digest in its card is that of what was saved."""
+    values = yaml.safe_load((run_copy / "config.yaml").read_text())
+    assert RunFolder(run_copy).config.digest() == RunFolder(run_copy).card.config_digest
+    del values["model"]["margin"]
+    (run_copy / "config.yaml").write_text(yaml.safe_dump(values))
+    card = json.loads((run_copy / "model.json").read_text())
+    text = json.dumps(values, sort_keys=True)
+    card["config_digest"] = "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+    (run_copy / "model.json").write_text(json.dumps(card))
+    assert RunFolder(run_copy).config.model.margin is None
 
 
 def test_an_altered_cohort_is_noticed_and_a_moved_one_is_not(run_copy):
