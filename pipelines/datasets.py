@@ -64,7 +64,7 @@ class ImageSet:
 
         Raises:
             ImageReadError: if an image cannot be read; its row is named.
-            StorageError: if there is no room for the preprocessed images.
+            OSError: if there is no room for the preprocessed images.
         """
         groups = cohort.groups()
         transform = preprocessing(**steps)

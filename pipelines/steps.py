@@ -232,17 +232,15 @@ class StepRunner:
         self._record(row | {f"val_{name}": value for name, value in scores.items()})
 
     def _find_patches(self, network: ProtoPNet, *, unique: bool) -> ProjectionResult:
-        cells = self._cells()
-        if cells is not None:  # which cells lie in a mask depends on where they look
+        if self.config.training.patches_in_masks:  # what lies in a mask depends on the place
             self._place_cells(network)
-            cells = self._cells()
         return project_prototypes(
             network,
             lambda: self.train.batches(32),
             self.train.image,
             unique=unique,
             choice=self.config.training.projection if unique else "nearest",
-            cells=cells,
+            cells=self._cells(),
         )
 
     def _cells(self) -> Tensor | None:
