@@ -31,14 +31,6 @@ def test_no_file_is_left_behind(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_view_that_is_changed_does_not_change_another_hold():
-    items = [torch.zeros(1, 2, 2)]
-    first, second = (hold(items, 1, (1, 2, 2)) for _ in "ab")
-    first += 1
-    assert not second.any()
-    assert not items[0].any()
-
-
 @pytest.mark.parametrize(
     ("items", "message"),
     [
