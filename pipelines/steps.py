@@ -19,8 +19,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from medproto.explain import measure_center_shift
 from medproto.last_layer import LastLayerSolution
-from medproto.networks import PlainClassifier, ProtoPNet, measure_center_shift
+from medproto.networks import PlainClassifier, ProtoPNet
 from medproto.networks.model_file import write_atomically
 from medproto.projection import ProjectionResult, project_prototypes
 

@@ -1,5 +1,6 @@
 """Explanations: the evidence of a prediction, its place in the image, and a second opinion."""
 
+from .effective_center import measure_center_shift
 from .evidence import (
     COMPLETENESS_TOLERANCE,
     explain,
@@ -21,6 +22,7 @@ __all__ = [
     "explain",
     "explain_batch",
     "heat_maps",
+    "measure_center_shift",
     "network_box",
     "peak_box",
     "source_box",

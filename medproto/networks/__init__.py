@@ -1,7 +1,7 @@
 """Networks in MONAI's contract: ``ProtoPNet`` and its parts, and the plain classifier twin."""
 
+from .attribution import attribute_place
 from .backbones import BACKBONES, EfficientNetLite0, build_backbone
-from .effective_center import measure_center_shift
 from .memory_format import use_channels_last
 from .model_file import ModelCard, load_model, save_model, tensor_digest
 from .protopnet import ProtoPNet, ProtoPNetOutput
@@ -16,9 +16,9 @@ __all__ = [
     "ProtoPNet",
     "ProtoPNetOutput",
     "PrototypeLayer",
+    "attribute_place",
     "build_backbone",
     "load_model",
-    "measure_center_shift",
     "save_model",
     "tensor_digest",
     "use_channels_last",

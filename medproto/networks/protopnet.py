@@ -190,7 +190,8 @@ class ProtoPNet(nn.Module):
 
         Cells are counted from the first one inside the margin. The 1x1 convolutions of the add-on
         layers do not move them. The buffer ``center_shift`` is 0 until
-        :func:`medproto.networks.measure_center_shift` has been run and its result set.
+        :func:`medproto.explain.measure_center_shift` has been run and its result set: the shift
+        that brings the boxes of the main evidence to what it rests on.
         """
         grid = self.backbone.grid
         shift = self.center_shift.tolist()

@@ -65,6 +65,17 @@ def test_demo_leaves_everything_it_names(demo):
         assert (out / name).stat().st_size > 0, name
 
 
+@pytest.mark.slow
+def test_demo_as_users_run_it_looks_at_the_nodules(tmp_path):
+    """What the small demo cannot show: changes of a preset have broken it unnoticed before."""
+    run = demo_module.run_demo(tmp_path / "demo", seed=0, say=lambda text: None)
+    place = run.metrics["localization"]["positive_correct"]
+    assert run.metrics["auroc"]["value"] >= 0.95
+    assert place["pointing_game"]["value"] >= 0.80
+    assert place["box_area"]["median"] <= 0.10
+    assert place["constant_location"]["value"] <= 0.30  # nodules lie anywhere
+
+
 def test_demo_refuses_a_folder_in_use(demo):
     with pytest.raises(MedProtoError, match="not empty"):
         demo_module.run_demo(demo[0], seed=0, say=lambda text: None)

@@ -1,7 +1,9 @@
 import pytest
 import torch
 
-from medproto.networks import ProtoPNet, measure_center_shift
+from medproto.explain import measure_center_shift, network_box
+from medproto.networks import ProtoPNet
+from medproto.records import CellGrid
 
 
 class Displaced(torch.nn.Module):
@@ -11,8 +13,6 @@ class Displaced(torch.nn.Module):
 
     def __init__(self, tap):
         super().__init__()
-        from medproto.records import CellGrid
-
         self.conv = torch.nn.Conv2d(1, 2, 9, stride=8, bias=False)
         torch.nn.init.zeros_(self.conv.weight)
         self.conv.weight.data[:, 0, tap[0], tap[1]] = torch.tensor([1.0, 0.5])
@@ -37,30 +37,41 @@ class Switched(torch.nn.Module):
         return torch.where(bright, self.bright(x), self.dark(x))
 
 
-@pytest.mark.parametrize("tap", [(4, 4), (0, 7), (6, 1)])
-def test_equals_the_place_of_the_only_weight(tap):
-    torch.manual_seed(0)
+def displaced_network(backbone):
+    """Every prototype answers where a value of 1 is seen; its box lies evenly round the cell."""
     network = ProtoPNet(
         2, 1, 2, image_size=(64, 64), prototypes_per_class=1, stage=3, similarity="log"
     )
-    network.backbone = Displaced(tap)
-    network.prototype_layer.vectors = torch.nn.Parameter(torch.rand(2, 2))
-    shift = measure_center_shift(network.eval(), [torch.rand(8, 1, 64, 64)] * 2)
-    # The kernel's middle is tap 4, the theoretical centre.
-    assert shift == pytest.approx((tap[0] - 4, tap[1] - 4), abs=1e-4)
+    network.backbone = backbone
+    network.prototype_layer.vectors = torch.nn.Parameter(torch.tensor([[1.1, 0.6]] * 2))
+    return network.eval()
+
+
+def spots(tap, cells):
+    """Images that are 0 but for the pixel that one cell sees through ``tap``."""
+    images = torch.zeros(len(cells), 1, 64, 64)
+    for image, (row, column) in zip(images, cells, strict=True):
+        image[0, 8 * row + tap[0], 8 * column + tap[1]] = 1
+    return images
+
+
+CELLS = [(r, c) for r in (2, 3, 4, 5) for c in (2, 3, 5)]
+
+
+@pytest.mark.parametrize("tap", [(4, 4), (0, 7), (6, 1)])
+def test_equals_the_place_of_the_only_weight(tap):
+    network = displaced_network(Displaced(tap))
+    shift = measure_center_shift(network, spots(tap, CELLS).split(5))
+    # The kernel's middle is tap 4, the theoretical centre; a box has whole pixels.
+    assert shift == pytest.approx((tap[0] - 4, tap[1] - 4), abs=0.51)
 
 
 def test_a_few_cells_that_look_elsewhere_do_not_count():
-    """Two of ten images are so bright that other filters answer; a mean would follow them."""
-    torch.manual_seed(0)
-    network = ProtoPNet(
-        2, 1, 2, image_size=(64, 64), prototypes_per_class=1, stage=3, similarity="log"
-    )
-    network.backbone = Switched()
-    network.prototype_layer.vectors = torch.nn.Parameter(torch.rand(2, 2))
-    images = torch.rand(10, 1, 64, 64)
+    """Two of twelve images are so bright that other filters answer; a mean would follow them."""
+    network = displaced_network(Switched())
+    images = spots((4, 7), CELLS)
     images[:2] += 10
-    assert measure_center_shift(network.eval(), [images]) == pytest.approx((0.0, 3.0), abs=1e-4)
+    assert measure_center_shift(network, [images]) == pytest.approx((0.0, 3.0), abs=0.51)
 
 
 def test_no_image_is_refused():
@@ -90,25 +101,26 @@ def test_the_only_thing_in_an_image_is_found():
         with torch.no_grad():
             found = network.evidence(images[-1][None])
         weight = network.last_layer.weight[1].detach()  # class 0 is the reference
-        inner = found.similarities[0, int((weight * found.scores[0]).argmax()), 2:6, 2:6]
-        cell = max((float(inner[i, k]), i + 2, k + 2) for i in range(4) for k in range(4))[1:]
-        truth.append(torch.stack([row, column]) - torch.tensor(network.grid.center(cell)))
+        top = int((weight * found.scores[0]).argmax())
+        start, stop = network_box(network, found, top, (128, 128))
+        drawn = (torch.tensor(start) + torch.tensor(stop)) / 2
+        truth.append(torch.stack([row, column]) - drawn)
     shift = measure_center_shift(network, torch.stack(images).split(8))
     expected = torch.stack(truth).quantile(0.5, dim=0)
     torch.testing.assert_close(torch.tensor(shift), expected, rtol=0, atol=4.0)
 
 
-@pytest.mark.parametrize("similarity", ["cosine", "focal"])
+@pytest.mark.parametrize("similarity", ["log", "focal"])
 def test_larger_prototypes_and_an_earlier_shift_change_nothing(similarity):
     """The shift is of the backbone's filters; a patch of cells sits in their middle."""
-    torch.manual_seed(0)
     arguments = {"image_size": (64, 64), "prototypes_per_class": 1, "stage": 3}
-    one = ProtoPNet(2, 1, 2, **arguments, similarity=similarity).eval()
-    two = ProtoPNet(2, 1, 2, **arguments, similarity=similarity, prototype_size=3).eval()
-    two.backbone.load_state_dict(one.backbone.state_dict())
-    batches = [torch.rand(16, 1, 64, 64) for _ in range(4)]
-    shift = measure_center_shift(one, batches)
-    # One stride, 8 pixels, apart if the middle were left out; the rest is that of noise images.
-    assert measure_center_shift(two, batches) == pytest.approx(shift, abs=4.0)
-    one.center_shift.copy_(torch.tensor([5.0, -7.0]))
-    assert measure_center_shift(one, batches) == pytest.approx(shift, abs=1e-4)
+    network = ProtoPNet(2, 1, 2, **arguments, similarity=similarity, prototype_size=3).eval()
+    network.backbone = Displaced((6, 1))
+    vectors = torch.full((2, 2, 3, 3), 0.1)
+    vectors[:, :, 1, 1] = torch.tensor([1.1, 0.6])
+    network.prototype_layer.vectors = torch.nn.Parameter(vectors)
+    images = spots((6, 1), CELLS)
+    shift = measure_center_shift(network, [images])
+    assert shift == pytest.approx((2.0, -3.0), abs=0.51)  # half a stride is 4
+    network.center_shift.copy_(torch.tensor([5.0, -7.0]))
+    assert measure_center_shift(network, [images]) == pytest.approx(shift, abs=1e-4)

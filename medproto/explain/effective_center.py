@@ -1,56 +1,46 @@
-"""Measure where a feature cell really looks: the place that its similarity rests on.
+"""Measure where the evidence really lies: the place that a similarity rests on.
 
-Symbols: ``B`` batch, ``C`` image channels, ``P`` prototypes, ``*S`` image axes.
+Symbols: ``B`` batch, ``C`` image channels, ``P`` prototypes, ``n`` axes, ``*S`` image axes.
 
-Size, stride and padding give the centre of the *theoretical* field. Trained filters need not weigh
-it evenly: EfficientNet-Lite0 with its ImageNet weights looks 5 to 7 pixels to the leading side of
-it at stride 16 [1], and a network that has learned a cohort may answer a whole cell beside the
-finding (measured, ``docs/cell-grid.md``). A map drawn on the theoretical centres is displaced by as
-much, which on a small finding is the difference between hit and miss. So the displacement is
-measured on the trained network and kept in the model file.
+Size, stride and padding give the centre of a feature cell's *theoretical* field. Trained filters
+need not weigh it evenly: EfficientNet-Lite0 with its ImageNet weights looks 5 to 7 pixels to the
+leading side of it at stride 16 [1], and a network that has learned a cohort may answer a whole cell
+beside the finding, or in two cells of which it lies in one (measured, ``docs/cell-grid.md``). A map
+drawn on the theoretical centres is displaced by as much, which on a small finding is the difference
+between hit and miss. So the displacement of what is *drawn*, the box, is measured on the trained
+network and kept in the model file.
 
-What is measured is an attribution, not a sensitivity: integrated gradients [2] from the blurred
-image to the image itself. The squared gradient at the image alone also counts pixels that the
-similarity would react to although it does not rest on them.
+What is measured is an attribution (:mod:`medproto.networks.attribution`), not a sensitivity.
 
 References:
     [1] Luo et al., "Understanding the Effective Receptive Field in Deep Convolutional Neural
         Networks", NeurIPS 2016. https://arxiv.org/abs/1701.04128
-    [2] Sundararajan et al., "Axiomatic Attribution for Deep Networks", ICML 2017, section 3.
-        https://arxiv.org/abs/1703.01365
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
-from captum.attr import IntegratedGradients
-from monai.networks.layers import GaussianFilter
 from torch import Tensor, nn
-from torch.nn import functional
 
-from .protopnet import ProtoPNet
+from ..networks import ProtoPNet, attribute_place
+from ..records import CellGrid
+from .geometry import cells_to_network, peak_box
 
 __all__ = ["measure_center_shift"]
-
-STEPS = 8
-"""Of the integral from the blurred image to the image."""
-
-BLUR = 0.75
-"""Standard deviation of the blur in strides: what a cell sees is gone, the light of the place is
-not."""
 
 WINDOW = 0.5
 """Side in strides of the window that attributions are averaged over; single pixels are noise."""
 
 
 def measure_center_shift(network: ProtoPNet, batches: Iterable[Tensor]) -> tuple[float, ...]:
-    """Return the median displacement of the effective from the theoretical centre, pixels per axis.
+    """Return the median displacement of what evidence rests on from its box, pixels per axis.
 
     In each image the prototype that speaks most for a class other than the reference is looked at
-    (evidence of absence has no place), at the cell where it answers most: the box of the evidence
-    is drawn there. The median, because some attributions lie far off.
+    (evidence of absence has no place), at the cell where it answers most. The median, because some
+    attributions lie far off.
 
     Args:
         network: in ``eval`` mode; its ``center_shift`` has no effect and is not changed.
@@ -59,30 +49,37 @@ def measure_center_shift(network: ProtoPNet, batches: Iterable[Tensor]) -> tuple
     Raises:
         ValueError: if there is no image.
     """
-    grid = network.grid
-    shift = torch.tensor(network.center_shift.tolist())
+    grid = _unshifted(network)
     picked = _Picked(network)
-    attribution = IntegratedGradients(picked)
     displacements: list[Tensor] = []
     for images in batches:
-        images = images.detach()
         prototypes, cells = _looked_at(network, images)
         stride = max(grid.stride)
-        blurred = GaussianFilter(images.ndim - 2, BLUR * stride)(images)
-        values = attribution.attribute(
-            images,
-            blurred,
-            additional_forward_args=(prototypes, cells),
-            n_steps=STEPS,
-            method="riemann_middle",
-            internal_batch_size=len(images),
-        )
-        weights = _averaged(values.sum(dim=1), stride).square().cpu()  # [B, *S]
-        centers = torch.tensor([grid.center(cell) for cell in cells.tolist()])
-        displacements.append(_centroids(weights) - centers + shift)
+        rests = attribute_place(picked, images, prototypes, cells, stride=stride, window=WINDOW)
+        drawn = _box_centers(network, grid, images, prototypes, cells)
+        displacements.append(_centroids(rests.square()) - drawn)
     if not displacements:
         raise ValueError("batches must hold an image, got none.")
     return tuple(torch.cat(displacements).quantile(0.5, dim=0).tolist())
+
+
+def _unshifted(network: ProtoPNet) -> CellGrid:
+    places = zip(network.grid.first_center, network.center_shift.tolist(), strict=True)
+    return replace(network.grid, first_center=tuple(c - s for c, s in places))
+
+
+@torch.no_grad()
+def _box_centers(
+    network: ProtoPNet, grid: CellGrid, images: Tensor, prototypes: Tensor, cells: Tensor
+) -> Tensor:
+    """Return the centre ``[B, n]`` of the box that one prototype has in each image."""
+    similarities = network.evidence(images).similarities
+    own = similarities[torch.arange(len(images)), prototypes].float().cpu().numpy()
+    centers = []
+    for heat, cell in zip(cells_to_network(own, grid, images.shape[2:]), cells.tolist()):
+        start, stop = peak_box(heat, grid.center(cell))
+        centers.append([(a + b) / 2 for a, b in zip(start, stop, strict=True)])
+    return torch.tensor(centers)
 
 
 class _Picked(nn.Module):
@@ -114,13 +111,6 @@ def _looked_at(network: ProtoPNet, images: Tensor) -> tuple[Tensor, Tensor]:
     prototypes = contributions.argmax(dim=1)
     rows = torch.arange(len(images), device=images.device)
     return prototypes, output.locations[rows, prototypes]
-
-
-def _averaged(values: Tensor, stride: float) -> Tensor:
-    """Return ``[B, *S]`` averaged over a window of an odd side."""
-    side = 2 * round(WINDOW * stride / 2) + 1
-    pool = {2: functional.avg_pool2d, 3: functional.avg_pool3d}[values.ndim - 1]
-    return pool(values[:, None], side, stride=1, padding=side // 2)[:, 0]
 
 
 def _centroids(weights: Tensor) -> Tensor:
