@@ -76,6 +76,8 @@ class RunConfig(Section):
             if isinstance(given, dict):
                 filled[section] = {**defaults, **given}
         data, model = filled.get("data"), filled.get("model", {})
+        if isinstance(model, dict) and ":" in str(model.get("backbone")) and "weights" not in model:
+            filled["model"] = model = {**model, "weights": None}  # it brings its own
         findings = isinstance(data, dict) and data.get("label_columns")
         if findings and isinstance(model, dict) and "head" not in model:
             filled["model"] = {**model, "head": "multilabel"}
@@ -210,5 +212,7 @@ def _first_problem(error: ValidationError) -> str:
         for part in problem["loc"][:-1]:
             section = section.model_fields[str(part)].annotation
         return f"{where} is not a key. Known here: {', '.join(sorted(section.model_fields))}."
+    if problem["type"] == "tuple_type" and len(problem["loc"]) == 2:
+        return f"{where} must be a list, such as {where}=[a,b], got {problem['input']!r}."
     texts = dict.fromkeys(p["msg"] for p in problems if p["loc"][:2] == key)
     return f"{where}: {', or '.join(texts)}, got {problem['input']!r}."

@@ -19,9 +19,9 @@ Side = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    """A group of keys; unknown ones are refused, and nothing changes afterwards."""
+    """A group of keys; unknown ones and infinite values are refused, and nothing changes later."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(Section):

@@ -43,7 +43,7 @@ from .schedule import ThreePhaseSchedule
 from .steps import StepRunner
 from .trackers import Trackers, require_mlflow
 from .trained_modules import TrainedModules
-from .training_input import find_device, resolve, snapshot, usable
+from .training_input import check_groups, find_device, resolve, snapshot, usable
 
 __all__ = ["train"]
 
@@ -148,6 +148,9 @@ class _Training:
 
     def run(self) -> RunFolder:
         train, val = self._load("train"), self._load("val")
+        if self.config.training.schedule == "single":
+            owners = self.modules.network.prototype_class.tolist()
+            check_groups(train, owners, self.config.data.classes or ())
         modules = self.modules
         checkpoint = Checkpoint(
             self.out / "checkpoints" / "progress.pt", self.config.digest(), self.cohort.digest

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from medproto.data import Cohort, CohortReport, check_cohort
 from medproto.errors import CohortError
 
 from .classes import choose_classes, choose_image_size, choose_stage
 from .config import ConfigError, RunConfig
+from .datasets import ImageSet
 
-__all__ = ["find_device", "resolve", "snapshot", "usable"]
+__all__ = ["check_groups", "find_device", "resolve", "snapshot", "usable"]
 
 LAST_STAGE = 7
 """Of EfficientNet-Lite0: a seventh of 224 pixels along an axis, as the published backbones."""
@@ -62,6 +67,32 @@ def usable(cohort: Cohort, config: RunConfig) -> tuple[Cohort, CohortReport]:
     return cohort, report
 
 
+def check_groups(
+    images: ImageSet, prototype_classes: Iterable[int], classes: Sequence[str]
+) -> None:
+    """Check, before anything is trained, that each class can have a prototype.
+
+    No two prototypes come from the same group, so each class must have one that it need not share.
+
+    Raises:
+        CohortError: if a class cannot have any.
+    """
+    wanted, names = sorted(set(prototype_classes)), sorted(set(images.groups))
+    column = {name: j for j, name in enumerate(names)}
+    shows = np.zeros((len(wanted), len(names)), dtype=bool)
+    for label, group in zip(images.labels.tolist(), images.groups, strict=True):
+        for i, k in enumerate(wanted):
+            shows[i, column[group]] |= label[k] == 1 if isinstance(label, list) else label == k
+    served = maximum_bipartite_matching(csr_array(shows), perm_type="column")
+    for i, k in enumerate(wanted):
+        if served[i] < 0:
+            raise CohortError(
+                f"{classes[k]} must have a training patient (group) of its own, since no two "
+                f"prototypes come from one patient; it has {int(shows[i].sum())}, which other "
+                "classes need. Give it more patients, or take it out of the training."
+            )
+
+
 def resolve(config: RunConfig, cohort: Cohort, report: CohortReport) -> RunConfig:
     """Fill in what the configuration leaves to the data, so that the saved one is complete."""
     longest = max(max(r.shape) for r in report.references if r is not None)
@@ -73,6 +104,12 @@ def resolve(config: RunConfig, cohort: Cohort, report: CohortReport) -> RunConfi
     classes = config.data.label_columns
     if classes is None:
         classes = choose_classes(cohort.classes, config.data.classes)
+    if config.model.head == "binary" and len(classes) != 2:
+        raise ConfigError(
+            f"model.head=binary needs two classes, the cohort has {len(classes)} "
+            f"({', '.join(classes)}). Name two with data.classes=[absent,present], or take "
+            "model.head=multiclass, or ordinal for grades."
+        )
     data = config.data.model_copy(update={"classes": classes, "image_size": size})
     model = config.model.model_copy(update={"stage": stage})
     return config.model_copy(update={"data": data, "model": model})

@@ -141,7 +141,7 @@ class Cohort:
         Of a cohort with ``label_columns`` all rows stay, and ``classes`` are its findings now.
 
         Raises:
-            CohortError: if a class has no row, or is none of the findings.
+            CohortError: if a class has no row, or is none of the findings, or a row no label.
         """
         wanted = list(classes)
         unknown = sorted(set(wanted) - set(self.classes))
@@ -154,7 +154,19 @@ class Cohort:
             table["row"] = range(len(table))
         if self.label_columns:
             return Cohort(table, self.root, self.group_column, tuple(wanted))
+        self._check_labels()
         return Cohort(table[table["label"].isin(wanted)], self.root, self.group_column)
+
+    def _check_labels(self) -> None:
+        """Refuse rows without a label: nobody said that they may be left out."""
+        empty = self.table["row"] if "row" in self.table else pd.Series(range(len(self.table)))
+        empty = empty[(self.table["label"] == "").to_numpy()]
+        if len(empty):
+            raise CohortError(
+                f"every row must have a label, {len(empty)} of {len(self.table)} have none, the "
+                f"first is row {empty.iloc[0]}. Fill the cells in, or take the rows out of the "
+                "table."
+            )
 
     def targets(self) -> NDArray[np.float64]:
         """Return ``[rows, label_columns]``: 1 present, 0 absent, NaN uncertain.

@@ -160,7 +160,12 @@ def _join(
     keys = found.paths if key == "image" else [header[key] for header in found.headers]
     matches = [rows.get(value) for value in keys]
     if not any(match is not None for match in matches):
-        raise CohortError(f"the column {key!r} of the labels matches none of {len(keys)} images.")
+        hint = "Does it name the same images, before or after pseudonyms were given?"
+        if key == "image":
+            hint = "Its paths must be relative to the folder of images that is given."
+        raise CohortError(
+            f"the column {key!r} of the labels matches none of {len(keys)} images. {hint}"
+        )
     kept = [
         n
         for n in map(str, labels.columns)

@@ -189,8 +189,17 @@ def _assign(
 ) -> list[Candidate | None]:
     """Share the groups out with the smallest sum of costs; ``None`` where none is left.
 
-    Where there are too few groups, the prototypes of ``first`` are served before the others.
+    Where not all can be served, the prototypes of ``first`` come before the others.
     """
+    chosen = _cheapest(candidates, cost, set())
+    return _cheapest(candidates, cost, first) if None in chosen else chosen
+
+
+def _cheapest(
+    candidates: Sequence[Sequence[Candidate]],
+    cost: Callable[[Candidate], float],
+    first: Set[int],
+) -> list[Candidate | None]:
     first_row: dict[str, int] = {}
     for candidate in (c for own in candidates for c in own):
         known = first_row.get(candidate.group, candidate.row)
@@ -204,10 +213,8 @@ def _assign(
     forbidden = (abs(largest) + 1.0) * (len(candidates) + 1)
     costs = np.full((len(candidates), len(groups)), forbidden)
     table: dict[tuple[int, int], Candidate] = {}
-    # To all patches of a prototype the same is added, so where each gets one nothing changes.
-    scarce = len(groups) < len(candidates)
     for p, own in enumerate(candidates):
-        served = forbidden if scarce and p in first else 0.0
+        served = forbidden if p in first else 0.0
         for candidate in own:
             costs[p, column[candidate.group]] = cost(candidate) - served
             table[p, column[candidate.group]] = candidate
@@ -223,8 +230,9 @@ def _check_classes(network: ProtoPNet, dropped: Sequence[int]) -> None:
     missing = sorted(set(network.prototype_class.tolist()) - set(left.tolist()))
     if missing:
         raise ProjectionError(
-            f"every class needs a training image of a group of its own, class {missing[0]} (index) "
-            "has none left. Give the class more patients or take it out of the cohort."
+            "every class must have a patch of a group (patient) that no other class needs, class "
+            f"{missing[0]} (zero-based, in the order of the run's classes) has none. Give it more "
+            "patients or take it out of the cohort."
         )
 
 

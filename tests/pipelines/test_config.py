@@ -55,6 +55,10 @@ def test_an_empty_file_means_defaults(tmp_path):
         ("training.schedule=once", r"training\.schedule: .*'single' or 'repeated', got 'once'"),
         ("training.projection=best", r"training\.projection: .*'nearest' or 'function-preserving'"),
         ("training.orthogonality=-1", r"training\.orthogonality: .*equal to 0"),
+        ("training.cluster=.inf", r"training\.cluster: .*finite"),
+        ("model.similarity_scale=.nan", r"model\.similarity_scale: .*finite|greater than 0"),
+        ("data.classes=normal", r"data\.classes must be a list, such as .*got 'normal'"),
+        ("data.label_columns=nodule", r"data\.label_columns must be a list.*got 'nodule'"),
         ("preset=quick", r"preset: .*'clinical' or 'paper', got 'quick'"),
         ("data.image_size", r"must read section\.key=value, got 'data\.image_size'"),
         ("=3", r"must read section\.key=value"),
@@ -184,6 +188,13 @@ def test_the_other_forms_of_a_value_are_taken(override):
     assert value == (None if text == "null" else tuple(yaml.safe_load(text)))
 
 
+def test_a_network_of_ones_own_brings_its_weights():
+    assert load_config(None, ["model.backbone=mine:build"]).model.weights is None
+    given = load_config(None, ["model.backbone=mine:build", "model.weights=package"])
+    assert given.model.weights == "package"  # to be refused when it is built
+    assert load_config(None, ["model.backbone=resnet18"]).model.weights == "package"
+
+
 def test_label_columns_mean_the_multilabel_head(tmp_path):
     config = load_config(None, ["data.label_columns=[nodule,effusion]"])
     assert config.data.label_columns == ("nodule", "effusion")
@@ -210,7 +221,7 @@ def test_label_columns_mean_the_multilabel_head(tmp_path):
         ),
         (["data.label_columns=[a]", "data.classes=[b,c]"], r"data\.classes must be left out"),
         (["data.label_columns=[]"], r"data\.label_columns: .*at least 1"),
-        (["data.label_columns=a,b"], r"data\.label_columns: .*tuple, got 'a,b'"),
+        (["data.label_columns=a,b"], r"data\.label_columns must be a list, .*got 'a,b'"),
         (["model.head=ordinal"], r"needs data\.classes, at least three grades, .*got none"),
         (["model.head=ordinal", "data.classes=[a,b]"], r"got \['a', 'b'\]; two grades .*binary"),
         (["model.head=ordinal", "data.classes=[a,a,b]"], r"data\.classes must differ, got"),

@@ -79,8 +79,8 @@ def build_backbone(
     if own:
         if weights is not None or stage not in (None, 1):
             raise ValueError(
-                f"stage and weights must be None for {name}: cut it and load its weights in the "
-                f"factory. Got stage={stage}, weights={str(weights)!r}."
+                f"stage and weights must be None (null in a configuration) for {name}: cut it and "
+                f"load its weights in the factory. Got stage={stage}, weights={str(weights)!r}."
             )
         return OwnBackbone(
             name,

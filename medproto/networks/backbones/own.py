@@ -67,7 +67,7 @@ class OwnBackbone(Backbone):
         self.network = _build(name, spatial_dims, in_channels)
         self.out_channels, shape = _dry_forward(self.network, name, in_channels, image_size)
         if measured is None:
-            self.grid, self.whole_image = measure_grid(self.network, in_channels, image_size, shape)
+            self.grid, self.whole_image = self._measure(image_size, shape)
         else:
             self.grid, self.whole_image = _stated_grid(measured, shape)
         self.arguments["measured"] = {
@@ -76,6 +76,17 @@ class OwnBackbone(Backbone):
             "receptive_field": list(self.grid.receptive_field),
             "whole_image": self.whole_image,
         }
+
+    def _measure(self, image_size: Sequence[int], shape: tuple[int, ...]) -> tuple[CellGrid, bool]:
+        in_channels = int(self.arguments["in_channels"])
+        try:
+            return measure_grid(self.network, in_channels, image_size, shape)
+        except Exception as error:  # whatever a person's own code raises
+            raise ValueError(
+                f"{_raised(self.arguments['name'], error)} That was while its cells were measured, "
+                "on a copy in float64: the forward must not cast its input, and must let gradients "
+                "reach it (to freeze weights, take requires_grad_(False) in place of no_grad)."
+            ) from error
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features ``[B, D, *G]`` of images ``[B, C, *S]`` with values in [0, 1]."""

@@ -11,12 +11,10 @@ import http.client
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from monai.networks.nets import DenseNet121, EfficientNetBN
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -61,11 +59,12 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
             values: Any = load_file(path)
         else:
             values = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, SafetensorError, UnpicklingError) as error:
+    except Exception as error:  # torch's reader raises many kinds on bytes that are no state dict
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise ModelFileError(
             f"the weight file {path.name} must be a readable state dict (.pth or .safetensors), "
-            f"got {reason}. Save one with torch.save(network.state_dict(), FILE)."
+            f"got {reason}. Save one with torch.save(network.state_dict(), FILE), or give None "
+            "(null in a configuration) for a random start."
         ) from error
     if not isinstance(values, Mapping) or not all(isinstance(v, Tensor) for v in values.values()):
         raise ModelFileError(
@@ -128,7 +127,8 @@ def weight_file(name: str, weights: str | Path) -> Path:
     if weights == "package":
         raise ValueError(
             f"weights='package' must be used with efficientnet_lite0, got {name}. For other "
-            "networks pass the path of a file in torchvision's layout."
+            "networks pass the path of a file in torchvision's layout, or None (null in a "
+            "configuration) for a random start."
         )
     return _download(name) if weights == "download" else Path(weights)
 

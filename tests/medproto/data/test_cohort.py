@@ -79,6 +79,12 @@ def test_select_keeps_the_row_numbers(tmp_path):
             cohort.select(wrong)
 
 
+def test_select_leaves_no_row_out_for_want_of_a_label(tmp_path):
+    table = pd.DataFrame({"image": list("abcd"), "label": ["x", "", "y", ""], "row": [4, 5, 6, 7]})
+    with pytest.raises(CohortError, match="2 of 4 have none, the first is row 5"):
+        Cohort(table, tmp_path).select(["x"])
+
+
 def test_groups_fall_back_to_the_pixels(tmp_path, write_png, noise):
     for name, number in {"a": 0, "b": 0, "c": 1, "d": 1}.items():
         write_png(tmp_path / f"{name}.png", noise(number))

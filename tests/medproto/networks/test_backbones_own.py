@@ -204,6 +204,29 @@ def test_a_package_that_is_not_installed():
         build_backbone("no_such_module:x", 2, 1, image_size=(32, 32), trusted=True)
 
 
+class Single(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(1, 4, 4, stride=4)
+
+    def forward(self, x):
+        return self.patches(x.float())
+
+
+class Frozen(Single):
+    @torch.no_grad()
+    def forward(self, x):
+        return self.patches(x)
+
+
+@pytest.mark.parametrize(("module", "kind"), [(Single, "RuntimeError"), (Frozen, "RuntimeError")])
+def test_a_network_that_cannot_be_measured_says_what_it_must_allow(module, kind, monkeypatch):
+    monkeypatch.setattr(FACTORIES, "windows", lambda dims, channels: module())
+    message = f"windows must work, it raised {kind}: .* must not cast its input, .* requires_grad_"
+    with pytest.raises(ValueError, match=message):
+        own("windows", (32, 32))
+
+
 def test_errors_of_a_persons_own_code_are_named(monkeypatch):
     def broken(dims, channels):
         raise RuntimeError("own factory\nbroke")

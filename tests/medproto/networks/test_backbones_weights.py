@@ -364,10 +364,13 @@ def test_files_that_do_not_fit(change, message, resnet18_state, tmp_path):
         build_backbone("resnet18", 2, 3, image_size=(64, 64), stage=1, weights=path)
 
 
-@pytest.mark.parametrize("name", ["absent.pth", "broken.pth", "broken.safetensors", "empty.pth"])
+@pytest.mark.parametrize(
+    "name", ["absent.pth", "broken.pth", "junk.pth", "broken.safetensors", "empty.pth"]
+)
 def test_unreadable_files(name, tmp_path):
     (tmp_path / "broken.pth").write_bytes(b"no tensors")
     (tmp_path / "broken.safetensors").write_bytes(b"no tensors")
+    (tmp_path / "junk.pth").write_bytes(b"junk\n")  # torch's reader takes its first byte as a code
     (tmp_path / "empty.pth").touch()
     with pytest.raises(ModelFileError, match=f"weight file {name} must be a readable") as caught:
         build_backbone("vgg16", 2, 3, image_size=(64, 64), weights=tmp_path / name)

@@ -236,9 +236,9 @@ def test_fewer_groups_than_prototypes_leaves_fewer_prototypes(shells):
 
 def test_a_class_without_images_is_an_error(shells):
     network, images, _ = over_features(shells[2], (3, 3))
-    with pytest.raises(ProjectionError, match=r"class 1 \(index\)"):
+    with pytest.raises(ProjectionError, match=r"class 1 \(zero-based"):
         project(network, images, [0] * len(images), [str(i) for i in range(len(images))])
-    with pytest.raises(ProjectionError, match="every class needs a training image"):
+    with pytest.raises(ProjectionError, match="every class must have a patch of a group"):
         project(network, images[:0], [], [])
 
 

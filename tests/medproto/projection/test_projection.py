@@ -128,13 +128,15 @@ def test_fewer_groups_than_prototypes_leaves_fewer_prototypes():
 
 def test_a_class_without_images_is_an_error():
     network, images, _ = make(4)
-    with pytest.raises(ProjectionError, match=r"class 1 \(index\)"):
+    with pytest.raises(
+        ProjectionError, match=r"class 1 \(zero-based, in the order of the run's classes\) has none"
+    ):
         project_prototypes(network, batches(images, [0] * 4, list("abcd")), lambda row: images[row])
 
 
 def test_no_images_at_all_is_an_error():
     network, _, _ = make(4)
-    with pytest.raises(ProjectionError, match="every class needs a training image"):
+    with pytest.raises(ProjectionError, match="every class must have a patch of a group"):
         project_prototypes(network, [], lambda row: torch.zeros(1, 48, 48))
 
 
@@ -152,6 +154,21 @@ def test_assignment_prefers_any_complete_one():
     a, b = Candidate(0.0, 0, (0,), "g"), Candidate(9.0, 1, (0,), "h")
     only = Candidate(5.0, 2, (0,), "g")
     assert _assign([[a, b], [only]], attrgetter("distance"), set()) == [b, only]
+
+
+def test_no_class_goes_without_while_others_have_groups_to_spare():
+    """Group g1 alone shows class 0; class 1 likes it better, but could take g2 as well."""
+
+    def patches(**groups):
+        return [Candidate(cost, int(g[1:]), (0,), g) for g, cost in groups.items()]
+
+    spare = patches(g3=0.2, g4=0.2, g5=0.2, g6=0.2)
+    both = patches(g1=0.1, g2=0.5)
+    candidates = [patches(g1=1.0), patches(g1=1.1), both, both, spare, spare]
+    chosen = _assign(candidates, attrgetter("distance"), {0, 2, 4})
+    groups = [found and found.group for found in chosen]
+    assert groups[:4] == ["g1", None, "g2", None]
+    assert None not in groups[4:]
 
 
 def test_ties_go_to_the_first_row_and_cell():
