@@ -25,6 +25,7 @@ from timing import row, table, timed_pairs
 from audit import AuditLog
 from medproto.explain import GradCam, cells_to_stored, explain_batch, heat_maps
 from medproto.records import ImageReference, PixelBox, Placement, PrototypeSource
+from pipelines.allocator import keep_freed_memory
 
 CLASSES = ("without", "with")
 STORED = 2  # stored pixels of a pixel of the network's input
@@ -140,6 +141,7 @@ def main(arguments=None):
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
+    keep_freed_memory()
     result = stamp("evidence", options)
     images, *_ = next(image_set(options.batch, options.size).batches(options.batch))
     rows = []

@@ -18,6 +18,7 @@ from timing import row, table, timed_pairs
 
 from medproto.last_layer import replace_source_scores, solve_head
 from medproto.projection import project_prototypes
+from pipelines.allocator import keep_freed_memory
 from pipelines.config_sections import LastLayerConfig
 from pipelines.inference import BATCH, infer_scores
 from pipelines.last_layer_fit import class_weights
@@ -53,6 +54,7 @@ def main(arguments=None):
     add_options(parser)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
+    keep_freed_memory()
     result = stamp("last_layer", options)
     images = image_set(options.images, options.size)
     network = prototype_network(options.network, options.size, prototypes=options.prototypes).eval()

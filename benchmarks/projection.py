@@ -16,6 +16,7 @@ from timing import row, table, timed_pairs
 
 from medproto.networks import PlainClassifier
 from medproto.projection import project_prototypes
+from pipelines.allocator import keep_freed_memory
 from pipelines.initialization import start_prototypes
 
 BATCH = 32
@@ -56,6 +57,7 @@ def main(arguments=None):
     parser.add_argument("--top-k", type=int, default=1)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
+    keep_freed_memory()
     result = stamp("projection", options)
     images = image_set(options.images, options.size)
     network = prototype_network(

@@ -17,6 +17,7 @@ from reporting import RESULTS, publish, speed_options, stamp
 from timing import row, table, timed_pairs
 
 from medproto.networks.prototype_layer import PrototypeLayer
+from pipelines.allocator import keep_freed_memory
 
 CHANNELS, BATCH = 112, 16
 KINDS = ("cosine", "log")
@@ -106,6 +107,7 @@ def main(arguments=None):
     parser.add_argument("--figure", type=Path, help="PNG file")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
+    keep_freed_memory()
     figure = RESULTS / "scaling.png" if options.save else options.figure
     options.figure = None  # where it lies is no setting of the measurement
     result = stamp("scaling", options)

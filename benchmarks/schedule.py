@@ -19,6 +19,7 @@ from synthetic import image_set, prototype_network
 from timing import row, seconds, table, timed_pairs
 
 from medproto.projection import project_prototypes
+from pipelines.allocator import keep_freed_memory
 from pipelines.config import load_config
 from pipelines.inference import BATCH
 from pipelines.schedule import Step
@@ -84,6 +85,7 @@ def main(arguments=None):
     parser.add_argument("--batch", type=int, default=16, help="of the training steps")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
+    keep_freed_memory()
     result = stamp("schedule", options)
     images = image_set(options.images, options.size)
     network = prototype_network(options.network, options.size, prototypes=options.prototypes).eval()

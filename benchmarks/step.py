@@ -16,6 +16,7 @@ from synthetic import NETWORKS, image_set, prototype_network
 from timing import row, table, timed_pairs
 
 from medproto.networks import PlainClassifier
+from pipelines.allocator import keep_freed_memory
 from pipelines.annotations import MarkedPatch
 from pipelines.config_sections import TrainingConfig
 from pipelines.objective import classifier_step, prototype_step
@@ -104,6 +105,7 @@ def main(arguments=None):
     )
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
+    keep_freed_memory()
     result = stamp("step", options)
     result["rows"] = [
         found

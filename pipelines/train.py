@@ -28,6 +28,7 @@ from medproto.networks.model_file import write_atomically
 from medproto.projection import PrototypeMatch
 from medproto.records import PrototypeSource
 
+from .allocator import keep_freed_memory
 from .annotations import Annotations, read_annotations
 from .checkpoint import Checkpoint
 from .config import ConfigError, RunConfig
@@ -83,6 +84,7 @@ def train(
     if mlflow is not None:
         require_mlflow()
     from_main(lambda: _check_folder(out, resume=resume))
+    keep_freed_memory()
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
     place = find_device(device)
