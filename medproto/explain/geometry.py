@@ -26,6 +26,8 @@ Array = NDArray[np.float32]
 Box = tuple[tuple[float, ...], tuple[float, ...]]
 """``(start, stop)``, positions in network pixels per axis."""
 
+SAMPLED = 4
+
 NEIGHBORS = {n: ndimage.generate_binary_structure(n, 1) for n in (1, 2, 3)}
 """Pixels that touch by a side."""
 
@@ -68,7 +70,9 @@ def _interpolate(
         cells = (position - grid.first_center[axis]) / grid.stride[axis]
         moved = np.moveaxis(out, axis - dims, -1)
         rise = np.diff(moved, axis=-1, append=moved[..., -1:])  # 0 behind the last cell
-        drawn = np.concatenate([moved, rise], axis=-1) @ _weights(cells, grid.shape[axis])
+        # One product of two matrices: numpy multiplies a stack of them several times slower.
+        rows = np.concatenate([moved, rise], axis=-1).reshape(-1, 2 * grid.shape[axis])
+        drawn = (rows @ _weights(cells, grid.shape[axis])).reshape(*moved.shape[:-1], -1)
         out = np.moveaxis(drawn, -1, axis - dims)
     return out
 
@@ -99,10 +103,25 @@ def peak_box(heat: Array, peak: Sequence[float], *, percentile: float = 95.0) ->
         ``(start, stop)`` positions in network pixels, ``stop`` exclusive.
     """
     index = tuple(min(max(int(p), 0), n - 1) for p, n in zip(peak, heat.shape, strict=True))
-    # The smallest value that is not below the percentile; sorting all values would be slower.
+    # The smallest value that is not below the percentile.
     rank = math.ceil(percentile * (heat.size - 1) / 100)
-    level = min(np.partition(heat, rank, axis=None)[rank], heat[index])
+    level = min(_largest(heat, heat.size - rank), heat[index])
     return _part_round(heat >= level, index)
+
+
+def _largest(heat: Array, count: int) -> np.float32:
+    """Return the ``count``-th largest value, that is, the least of the ``count`` largest.
+
+    Sought among the pixels above a guess alone, which is taken from one pixel of each ``SAMPLED``
+    along an axis: the boxes are what evidence costs beside the forward pass.
+    """
+    sample = heat[(slice(None, None, SAMPLED),) * heat.ndim].ravel()
+    low = max(int(sample.size * (1 - 2 * count / heat.size)), 0)
+    high = heat[heat >= np.partition(sample, low)[low]]
+    if len(high) < count:
+        high = heat.ravel()
+    place = len(high) - count
+    return np.float32(np.partition(high, place)[place])
 
 
 def _part_round(hot: NDArray[np.bool_], index: tuple[int, ...]) -> Box:

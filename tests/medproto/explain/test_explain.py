@@ -252,6 +252,15 @@ def test_box_equals_its_definition(shape):
             assert peak_box(heat, [i + 0.5 for i in peak]) == expected
 
 
+def test_box_where_a_sample_of_the_pixels_says_nothing_of_the_rest():
+    """The level is sought above a guess from one pixel in 16; here that guess is far too high."""
+    heat = np.random.default_rng(0).random((48, 40)).astype(np.float32)
+    heat[::4, ::4] += 5.0
+    assert peak_box(heat, (8.5, 12.5)) == box_by_definition(heat, (8, 12))
+    heat[:] = 1.0
+    assert peak_box(heat, (8.5, 12.5)) == ((0.0, 0.0), (48.0, 40.0))
+
+
 def test_box_of_a_long_part_reaches_both_ends():
     heat = np.zeros((200, 200), dtype=np.float32)
     heat[:, 100:110] = 1.0  # 5 % of the pixels, border to border: far beyond the first window
