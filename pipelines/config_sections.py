@@ -61,7 +61,7 @@ class ModelConfig(Section):
         stage: block stage of the backbone; ``None`` leaves it to the data: for Lite0 the deepest of
             2 to 5 with at least 7 cells along an axis, for other backbones the last.
         weights: of the backbone: ``package`` (ImageNet, with a dependency; Lite0 only), the path of
-            a file, or ``None`` for a random start.
+            a file, or ``None`` for a random start; ``None`` where ``backbone`` is a person's own.
         head: what the logits mean, see :mod:`medproto.networks.heads`; ``multilabel`` goes with
             ``data.label_columns``, and with nothing else.
         margin: outer feature cells along each axis that no prototype looks at; ``None`` takes 1
