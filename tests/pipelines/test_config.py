@@ -56,7 +56,7 @@ def test_an_empty_file_means_defaults(tmp_path):
         ("training.projection=best", r"training\.projection: .*'nearest' or 'function-preserving'"),
         ("training.orthogonality=-1", r"training\.orthogonality: .*equal to 0"),
         ("training.cluster=.inf", r"training\.cluster: .*finite"),
-        ("model.similarity_scale=.nan", r"model\.similarity_scale: .*finite|greater than 0"),
+        ("model.similarity_scale=.nan", r"model\.similarity_scale: .*finite number, got nan"),
         ("data.classes=normal", r"data\.classes must be a list, such as .*got 'normal'"),
         ("data.label_columns=nodule", r"data\.label_columns must be a list.*got 'nodule'"),
         ("preset=quick", r"preset: .*'clinical' or 'paper', got 'quick'"),
