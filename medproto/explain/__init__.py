@@ -1,5 +1,6 @@
 """Explanations: the evidence of a prediction, its place in the image, and a second opinion."""
 
+from .attribution import attribute_place
 from .effective_center import measure_center_shift
 from .evidence import (
     COMPLETENESS_TOLERANCE,
@@ -16,6 +17,7 @@ from .grad_cam import GradCam
 __all__ = [
     "COMPLETENESS_TOLERANCE",
     "GradCam",
+    "attribute_place",
     "box_faithfulness",
     "cells_to_network",
     "cells_to_stored",

@@ -10,7 +10,7 @@ drawn on the theoretical centres is displaced by as much, which on a small findi
 between hit and miss. So the displacement of what is *drawn*, the box, is measured on the trained
 network and kept in the model file.
 
-What is measured is an attribution (:mod:`medproto.networks.attribution`), not a sensitivity.
+What is measured is an attribution (:mod:`.attribution`), not a sensitivity.
 
 References:
     [1] Luo et al., "Understanding the Effective Receptive Field in Deep Convolutional Neural
@@ -25,8 +25,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ..networks import ProtoPNet, attribute_place
+from ..networks import ProtoPNet
 from ..records import CellGrid
+from .attribution import attribute_place
 from .geometry import cells_to_network, peak_box
 
 __all__ = ["measure_center_shift"]

@@ -1,6 +1,5 @@
 """Networks in MONAI's contract: ``ProtoPNet`` and its parts, and the plain classifier twin."""
 
-from .attribution import attribute_place
 from .backbones import BACKBONES, EfficientNetLite0, build_backbone
 from .memory_format import use_channels_last
 from .model_file import ModelCard, load_model, save_model, tensor_digest
@@ -16,7 +15,6 @@ __all__ = [
     "ProtoPNet",
     "ProtoPNetOutput",
     "PrototypeLayer",
-    "attribute_place",
     "build_backbone",
     "load_model",
     "save_model",

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from medproto.networks import attribute_place
+from medproto.explain import attribute_place
 
 
 @pytest.mark.parametrize("shape", [(24, 17), (12, 9, 10)])
