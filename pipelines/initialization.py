@@ -22,7 +22,7 @@ from medproto.records import HeadKind
 
 from .datasets import ImageSet
 
-__all__ = ["center_logits", "start_prototypes"]
+__all__ = ["center_logits", "shown_classes", "start_prototypes"]
 
 logger = logging.getLogger("medproto.train")
 
@@ -60,7 +60,7 @@ def start_prototypes(
             maps = _centered(maps.unflatten(2, features.shape[2:]), layer.size)
         count = max(1, round(CELL_SHARE * flat.shape[2]))
         for b, label in enumerate(labels):
-            for k in _shown(label):
+            for k in shown_classes(label):
                 speaking = _speaking(maps[b], k, network.head)
                 if cells is not None:
                     speaking = speaking.masked_fill(~cells[positions[b]].flatten(), -torch.inf)
@@ -95,7 +95,7 @@ def center_logits(network: ProtoPNet, images: ImageSet) -> None:
     network.last_layer.bias.sub_(logits.mean(dim=0))
 
 
-def _shown(label: int | Sequence[float]) -> list[int]:
+def shown_classes(label: int | Sequence[float]) -> list[int]:
     """Return the classes that an image is known to show."""
     return [label] if isinstance(label, int) else [k for k, y in enumerate(label) if y == 1]
 

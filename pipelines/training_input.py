@@ -16,6 +16,7 @@ from medproto.errors import CohortError
 from .classes import choose_classes, choose_image_size, choose_stage
 from .config import ConfigError, RunConfig
 from .datasets import ImageSet
+from .initialization import shown_classes
 
 __all__ = ["check_groups", "find_device", "resolve", "snapshot", "usable"]
 
@@ -82,7 +83,7 @@ def check_groups(
     shows = np.zeros((len(wanted), len(names)), dtype=bool)
     for label, group in zip(images.labels.tolist(), images.groups, strict=True):
         for i, k in enumerate(wanted):
-            shows[i, column[group]] |= label[k] == 1 if isinstance(label, list) else label == k
+            shows[i, column[group]] |= k in shown_classes(label)
     served = maximum_bipartite_matching(csr_array(shows), perm_type="column")
     for i, k in enumerate(wanted):
         if served[i] < 0:
