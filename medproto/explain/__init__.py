@@ -1,6 +1,7 @@
 """Explanations: the evidence of a prediction, its place in the image, and a second opinion."""
 
 from .attribution import attribute_place
+from .boxes import peak_boxes
 from .effective_center import measure_center_shift
 from .evidence import (
     COMPLETENESS_TOLERANCE,
@@ -11,7 +12,7 @@ from .evidence import (
     source_box,
 )
 from .faithfulness import box_faithfulness
-from .geometry import cells_to_network, cells_to_stored, peak_box
+from .geometry import cells_to_network, cells_to_stored
 from .grad_cam import GradCam
 
 __all__ = [
@@ -26,6 +27,6 @@ __all__ = [
     "heat_maps",
     "measure_center_shift",
     "network_box",
-    "peak_box",
+    "peak_boxes",
     "source_box",
 ]

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from ..networks import ProtoPNet
 from ..records import CellGrid
 from .attribution import attribute_place
-from .geometry import cells_to_network, peak_box
+from .boxes import peak_boxes
 
 __all__ = ["measure_center_shift"]
 
@@ -76,11 +76,8 @@ def _box_centers(
     """Return the centre ``[B, n]`` of the box that one prototype has in each image."""
     similarities = network.evidence(images).similarities
     own = similarities[torch.arange(len(images)), prototypes].float().cpu().numpy()
-    centers = []
-    for heat, cell in zip(cells_to_network(own, grid, images.shape[2:]), cells.tolist()):
-        start, stop = peak_box(heat, grid.center(cell))
-        centers.append([(a + b) / 2 for a, b in zip(start, stop, strict=True)])
-    return torch.tensor(centers)
+    boxes = torch.tensor(peak_boxes(own, grid, images.shape[2:], cells.tolist()))  # [B, 2, axes]
+    return boxes.mean(dim=1)
 
 
 class _Picked(nn.Module):

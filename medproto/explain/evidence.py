@@ -29,8 +29,9 @@ from ..records import (
     PrototypeEvidence,
     PrototypeSource,
 )
+from .boxes import Box, peak_boxes
 from .faithfulness import box_faithfulness
-from .geometry import Box, cells_to_network, cells_to_stored, peak_box
+from .geometry import cells_to_stored
 
 __all__ = [
     "COMPLETENESS_TOLERANCE",
@@ -157,12 +158,9 @@ def _boxes(
 ) -> list[list[Box]]:
     """Boxes ``[B][P]`` in network pixels; images side by side on the threads that torch uses."""
     maps, cells = output.similarities.float().cpu().numpy(), output.locations.tolist()
-    grid = network.grid
 
     def of_image(b: int) -> list[Box]:
-        heats = cells_to_network(maps[b], grid, network_shape)
-        pairs = zip(heats, cells[b], strict=True)
-        return [peak_box(heat, grid.center(cell)) for heat, cell in pairs]
+        return peak_boxes(maps[b], network.grid, network_shape, cells[b])
 
     if len(maps) == 1:
         return [of_image(0)]
@@ -205,9 +203,9 @@ def network_box(
     network: ProtoPNet, output: ProtoPNetOutput, prototype: int, network_shape: Sequence[int]
 ) -> Box:
     """Box of one prototype in the first image of ``output``; positions in network pixels."""
-    values = output.similarities[0, prototype].float().cpu().numpy()
-    heat = cells_to_network(values, network.grid, tuple(network_shape))
-    return peak_box(heat, network.grid.center(output.locations[0, prototype].tolist()))
+    values = output.similarities[0, prototype, None].float().cpu().numpy()
+    cell = output.locations[0, prototype].tolist()
+    return peak_boxes(values, network.grid, network_shape, [cell])[0]
 
 
 @torch.no_grad()
@@ -228,6 +226,6 @@ def source_box(
     """Box of a prototype on its own source image ``[C, *S]``, in stored pixels, round ``cell``."""
     with torch.no_grad():
         output = network.evidence(image[None])
-    values = output.similarities[0, prototype].float().cpu().numpy()
-    heat = cells_to_network(values, network.grid, tuple(image.shape[1:]))
-    return placement.box_to_stored(*peak_box(heat, network.grid.center(cell)))
+    values = output.similarities[0, prototype, None].float().cpu().numpy()
+    (box,) = peak_boxes(values, network.grid, image.shape[1:], [cell])
+    return placement.box_to_stored(*box)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..networks import ProtoPNet
 from ..records import BoxFaithfulness
-from .geometry import Box
+from .boxes import Box
 
 __all__ = ["BLUR_SHARE", "box_faithfulness"]
 
@@ -37,7 +37,7 @@ def box_faithfulness(
         network: in ``eval`` mode.
         image: ``[C, *S]``, preprocessed.
         boxes: ``(prototype, (start, stop))`` in network pixels, as of
-            :func:`medproto.explain.geometry.peak_box`.
+            :func:`medproto.explain.peak_boxes`.
 
     Returns:
         The three pooled similarities of each prototype, by its index.

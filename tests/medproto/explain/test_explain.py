@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import label, map_coordinates, zoom
+from scipy.ndimage import map_coordinates
 
 from medproto.errors import CompletenessError
 from medproto.explain import (
@@ -14,7 +14,6 @@ from medproto.explain import (
     explain,
     explain_batch,
     heat_maps,
-    peak_box,
     source_box,
 )
 from medproto.networks import PlainClassifier, ProtoPNet
@@ -160,17 +159,6 @@ def test_wrong_map_shape():
         cells_to_network(np.zeros((3, 4), np.float32), GRID, (64, 64))
 
 
-def test_box_takes_the_part_with_the_peak_only():
-    heat = np.zeros((40, 40), dtype=np.float32)
-    heat[5:15, 5:11] = 1.0  # 60 of 1,600 pixels; the 95th percentile admits 80
-    heat[30:37, 30:37] = 0.9
-    assert peak_box(heat, (6.5, 6.5)) == ((5.0, 5.0), (15.0, 11.0))
-
-
-def test_box_of_a_flat_map_is_the_whole_image():
-    assert peak_box(np.ones((8, 8), np.float32), (4.0, 4.0)) == ((0.0, 0.0), (8.0, 8.0))
-
-
 def test_faithfulness_by_hand():
     """A network that scores the mean gray of the image: only what is inside the box can change."""
 
@@ -231,41 +219,6 @@ def test_evidence_of_a_volume():
         assert len(e.box_mm) == 6
         assert len(e.cell) == 3
     assert GradCam(network).attribute(torch.rand(1, *size), 1).shape == network.grid.shape
-
-
-def box_by_definition(heat, peak):
-    """All pixels not below the percentile, labelled on the whole map."""
-    hot = heat >= min(np.percentile(heat, 95.0), heat[peak])
-    parts, _ = label(hot)
-    part = np.argwhere(parts == parts[peak])
-    return tuple(map(float, part.min(axis=0))), tuple(map(float, part.max(axis=0) + 1))
-
-
-@pytest.mark.parametrize("shape", [(64, 64), (40, 97), (12, 16, 20)], ids=str)
-def test_box_equals_its_definition(shape):
-    rng = np.random.default_rng(0)
-    for cells in (3, 6, 12):
-        coarse = rng.random([cells] * len(shape))
-        heat = zoom(coarse, [n / cells for n in shape], order=1).astype(np.float32)
-        for peak in (np.unravel_index(heat.argmax(), shape), tuple(n // 2 for n in shape)):
-            expected = box_by_definition(heat, tuple(map(int, peak)))
-            assert peak_box(heat, [i + 0.5 for i in peak]) == expected
-
-
-def test_box_where_a_sample_of_the_pixels_says_nothing_of_the_rest():
-    """The level is sought above a guess from one pixel in 16; here that guess is far too high."""
-    heat = np.random.default_rng(0).random((48, 40)).astype(np.float32)
-    heat[::4, ::4] += 5.0
-    assert peak_box(heat, (8.5, 12.5)) == box_by_definition(heat, (8, 12))
-    heat[:] = 1.0
-    assert peak_box(heat, (8.5, 12.5)) == ((0.0, 0.0), (48.0, 40.0))
-
-
-def test_box_of_a_long_part_reaches_both_ends():
-    heat = np.zeros((200, 200), dtype=np.float32)
-    heat[:, 100:110] = 1.0  # 5 % of the pixels, border to border: far beyond the first window
-    heat[150, 20:110] = 1.0
-    assert peak_box(heat, (60.5, 101.5)) == ((0.0, 20.0), (200.0, 110.0))
 
 
 def test_equal_cells_give_equal_pixels_to_the_last_bit():
