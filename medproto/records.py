@@ -237,7 +237,7 @@ class PrototypeEvidence:
     contributions are per logit (:attr:`Prediction.logit_names`).
 
     Args:
-        similarity: pooled similarity of the image to the prototype.
+        similarity: pooled similarity of the image to the prototype, above its floor if it has one.
         weights: ``[K]`` weights of the last layer.
         contributions: ``[K]`` similarity times weight, in logit units.
         cell: zero-based feature cell of the largest similarity.

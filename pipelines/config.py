@@ -47,7 +47,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "separation": 0.08,
             "class_weights": False,
         },
-        "last_layer": {"l1": 1e-4},
+        "last_layer": {"l1": 1e-4, "floor": None},
     }
 }
 """Where a preset differs from the defaults, which are those of ``clinical``. Every value of

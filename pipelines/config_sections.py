@@ -163,7 +163,11 @@ class LastLayerConfig(Section):
     Args:
         l1: of weights to other classes than a prototype's own; in ``repeated`` too.
         ridge: of all weights; without effect in ``repeated``.
+        floor: a prototype's score counts from this quantile of its scores in the training images
+            that lack its class, and less is 0; ``None`` takes the similarity as it is, as does
+            ``repeated``.
     """
 
     l1: float = Field(default=1e-3, ge=0)
     ridge: float = Field(default=0.1, gt=0)
+    floor: float | None = Field(default=0.1, ge=0, lt=1)

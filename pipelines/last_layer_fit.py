@@ -13,7 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medproto.last_layer import LastLayerSolution, replace_source_scores, solve_head
+from medproto.last_layer import (
+    LastLayerSolution,
+    replace_source_scores,
+    score_floors,
+    solve_head,
+)
 from medproto.networks import ProtoPNet
 
 from .config_sections import LastLayerConfig
@@ -47,7 +52,7 @@ def fit_last_layer(
     weighted: bool,
     scores_path: Path,
 ) -> LastLayerSolution:
-    """Solve the last layer on the training scores, in place, and keep the scores.
+    """Set the floors where there are none yet, solve the last layer, in place, keep the scores.
 
     Args:
         source_positions: ``[P]`` position in ``train`` of each prototype's source image. There a
@@ -55,9 +60,13 @@ def fit_last_layer(
         weighted: weight the cross-entropy by inverse class frequency.
         scores_path: ``.npz`` for scores and labels of both sets, for solving again later.
     """
-    scores = infer_scores(network, train)
     labels = train.labels
     prototype_class = network.prototype_class.cpu().numpy()
+    scores = infer_scores(network, train)
+    if config.floor is not None and network.floor.isinf().all():
+        floors = score_floors(scores, labels, prototype_class, quantile=config.floor)
+        network.floor.copy_(torch.from_numpy(floors))
+        scores = network.above_floor(torch.from_numpy(scores).float()).double().numpy()
     replaced = replace_source_scores(scores, labels, prototype_class, np.asarray(source_positions))
     solution = solve_head(
         network.head,

@@ -43,6 +43,10 @@ def measure_center_shift(network: ProtoPNet, batches: Iterable[Tensor]) -> tuple
     (evidence of absence has no place), at the cell where it answers most. The median, because some
     attributions lie far off.
 
+    Each image is looked at as it is and turned round on all axes, and the two medians are averaged:
+    what lies on one side of the findings in all images, like the bright layers of skin above those
+    of ultrasound, draws the attributions there in whatever network, and is no displacement.
+
     Args:
         network: in ``eval`` mode; its ``center_shift`` has no effect and is not changed.
         batches: images ``[B, C, *S]``, best of such that show a finding.
@@ -50,18 +54,29 @@ def measure_center_shift(network: ProtoPNet, batches: Iterable[Tensor]) -> tuple
     Raises:
         ValueError: if there is no image.
     """
-    grid = _unshifted(network)
-    picked = _Picked(network)
-    displacements: list[Tensor] = []
-    for images in batches:
-        prototypes, cells = _looked_at(network, images)
-        stride = max(grid.stride)
-        rests = attribute_place(picked, images, prototypes, cells, stride=stride, window=WINDOW)
-        drawn = _box_centers(network, grid, images, prototypes, cells)
-        displacements.append(_centroids(rests.square()) - drawn)
-    if not displacements:
+    found = [
+        [_displacements(network, view) for view in (images, _turned(images))] for images in batches
+    ]
+    if not found:
         raise ValueError("batches must hold an image, got none.")
-    return tuple(torch.cat(displacements).quantile(0.5, dim=0).tolist())
+    medians = [torch.cat(view).quantile(0.5, dim=0) for view in zip(*found, strict=True)]
+    return tuple(torch.stack(medians).mean(dim=0).tolist())
+
+
+def _turned(images: Tensor) -> Tensor:
+    """Reverse all axes of ``[B, C, *S]``."""
+    return images.flip(tuple(range(2, images.ndim)))
+
+
+def _displacements(network: ProtoPNet, images: Tensor) -> Tensor:
+    """Return what the evidence rests on minus the centre of its box, ``[B, n]``."""
+    grid = _unshifted(network)
+    prototypes, cells = _looked_at(network, images)
+    rests = attribute_place(
+        _Picked(network), images, prototypes, cells, stride=max(grid.stride), window=WINDOW
+    )
+    drawn = _box_centers(network, grid, images, prototypes, cells)
+    return _centroids(rests.square()) - drawn
 
 
 def _unshifted(network: ProtoPNet) -> CellGrid:

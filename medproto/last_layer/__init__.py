@@ -1,5 +1,6 @@
 """The last layer, solved to a certified optimum instead of trained."""
 
+from medproto.last_layer.floors import score_floors
 from medproto.last_layer.heads import solve_head, solve_last_layer
 from medproto.last_layer.logistic import LogisticProblem
 from medproto.last_layer.objective import LastLayerProblem
@@ -14,6 +15,7 @@ __all__ = [
     "LogisticProblem",
     "SoftmaxProblem",
     "replace_source_scores",
+    "score_floors",
     "solve_head",
     "solve_last_layer",
     "zero_weight_prototypes",

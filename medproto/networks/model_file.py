@@ -123,7 +123,7 @@ def load_model(folder: Path) -> tuple[ProtoPNet, ModelCard]:
     try:
         tensors = load_safetensors(content)
         network = ProtoPNet(**card.architecture)
-        network.load_state_dict(tensors)
+        network.load_state_dict({"floor": network.floor, **tensors})  # older files have none
     except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
         raise ModelFileError(f"the model cannot be built from its files: {error}") from error
     if tensor_digest(tensors) != card.model_digest:

@@ -43,7 +43,8 @@ class ProtoPNetOutput(NamedTuple):
         logits: ``[B, K]``.
         distances: ``[B, P, *G]``, >= 0, feature units.
         similarities: ``[B, P, *G]``.
-        scores: ``[B, P]``, similarities pooled over the cells: the input of the last layer.
+        scores: ``[B, P]``, similarities pooled over the cells, above the floor where there is one:
+            the input of the last layer.
         locations: ``[B, P, n]`` long, zero-based cell of the largest similarity.
     """
 
@@ -102,6 +103,7 @@ class ProtoPNet(nn.Module):
 
     prototype_class: Tensor
     center_shift: Tensor
+    floor: Tensor
 
     def __init__(
         self,
@@ -159,6 +161,7 @@ class ProtoPNet(nn.Module):
             "prototype_class",
             torch.arange(self.num_classes).repeat_interleave(torch.tensor(counts)),
         )
+        self.register_buffer("floor", torch.full((len(self.prototype_class),), -torch.inf))
         self.last_layer = nn.Linear(len(self.prototype_class), out_channels)
         self.arguments: dict[str, Any] = {
             "spatial_dims": spatial_dims,
@@ -241,6 +244,7 @@ class ProtoPNet(nn.Module):
             )
         self.prototype_layer.vectors = nn.Parameter(self.prototype_layer.vectors.detach()[index])
         self.prototype_class = kept
+        self.floor = self.floor[index.to(self.floor.device)]
         layer = nn.Linear(len(kept), self.out_channels).to(self.last_layer.weight.device)
         with torch.no_grad():
             layer.weight.copy_(self.last_layer.weight[:, index])
@@ -268,9 +272,18 @@ class ProtoPNet(nn.Module):
         """Pool ``[B, P, *G]`` to ``[B, P]``: the mean of the ``top_k`` smallest distances."""
         return -self.pool(-distances)
 
+    def above_floor(self, pooled: Tensor) -> Tensor:
+        """Count pooled similarities ``[..., P]`` from the buffer ``floor``; what is below it is 0.
+
+        The floor is minus infinity, that is, none, until it is set behind the projection, see
+        :func:`medproto.last_layer.score_floors`.
+        """
+        return torch.where(self.floor.isinf(), pooled, (pooled - self.floor).clamp_min(0.0))
+
     def scores_from_features(self, features: Tensor) -> Tensor:
-        """Return the pooled similarities ``[B, P]`` of features ``[B, D, *G]``."""
-        return self.pool(self.prototype_layer.similarity(self.prototype_layer(features)))
+        """Return the scores ``[B, P]`` of features ``[B, D, *G]``."""
+        similarities = self.prototype_layer.similarity(self.prototype_layer(features))
+        return self.above_floor(self.pool(similarities))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``[B, K]`` of images ``[B, C, *S]`` with values in [0, 1]."""
@@ -290,7 +303,7 @@ class ProtoPNet(nn.Module):
         """The same for features ``[B, D, *G]`` that were computed before."""
         distances = self.prototype_layer(features)
         similarities = self.prototype_layer.similarity(distances)
-        scores = self.pool(similarities)
+        scores = self.above_floor(self.pool(similarities))
         flat = similarities.detach().flatten(2).argmax(dim=2)  # [B, P]
         locations = torch.stack(torch.unravel_index(flat, similarities.shape[2:]), dim=-1)
         logits = self._logits(scores)

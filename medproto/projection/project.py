@@ -91,7 +91,8 @@ def project_prototypes(
     Deterministic: equal distances are decided by row and cell. The network's mode is restored.
 
     Args:
-        network: the prototypes and, if some are dropped, the last layer are changed.
+        network: the prototypes and, if some are dropped, the last layer are changed; floors are
+            taken away.
         batches: ``(images [B, C, *S], labels, rows, groups)`` of the training images, with the
             preprocessing of prediction and without augmentation, or a function that returns them.
             Gone through once, for ``"function-preserving"`` twice: then a function or a sequence.
@@ -113,6 +114,7 @@ def project_prototypes(
     passes = _passes(batches, choice, candidates)
     mode = network.training
     network.eval()
+    network.floor.fill_(-torch.inf)  # the floors of other vectors
     try:
         found, cost = _candidates(network, passes, choice, candidates, cells)
         if unique:

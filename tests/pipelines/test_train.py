@@ -162,10 +162,16 @@ def test_the_last_layer_is_solved_and_its_scores_give_the_logits(tiny_run):
         assert scores["val_scores"].shape == (6, 6)
         positions = scores["source_positions"]
         rows = scores["train_rows"][positions]
-        # On its own source image a prototype scores its bound, which is 10.
         own = scores["train_scores"][positions, np.arange(6)]
+        train_scores, labels = scores["train_scores"], scores["train_labels"]
     assert rows.tolist() == [source.row for source in tiny_run.sources]
-    assert own == pytest.approx([10.0] * 6, abs=1e-3)
+    floor = tiny_run.network.floor.numpy()
+    # On its own source image a prototype scores its bound, which is 10, less its floor.
+    assert own == pytest.approx(10.0 - floor, abs=1e-3)
+    for p, k in enumerate(tiny_run.network.prototype_class.tolist()):
+        lacking = train_scores[labels != k, p]
+        assert lacking.min() == 0.0  # a tenth of them lies below the floor
+        assert np.quantile(lacking, 0.1) == pytest.approx(0.0, abs=0.2)
     weights = tiny_run.network.last_layer.weight.detach().numpy()
     classes = tiny_run.network.prototype_class.numpy()
     assert (weights[classes, np.arange(6)] >= 0).all()

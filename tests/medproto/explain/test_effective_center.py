@@ -47,12 +47,18 @@ def displaced_network(backbone):
     return network.eval()
 
 
-def spots(tap, cells):
-    """Images that are 0 but for the pixel that one cell sees through ``tap``."""
+def spots(*taps, cells):
+    """Images that are 0 but for the pixels that one cell sees through ``taps``."""
     images = torch.zeros(len(cells), 1, 64, 64)
     for image, (row, column) in zip(images, cells, strict=True):
-        image[0, 8 * row + tap[0], 8 * column + tap[1]] = 1
+        for tap in taps:
+            image[0, 8 * row + tap[0], 8 * column + tap[1]] = 1
     return images
+
+
+def both_ways(images, turned=None):
+    """Images that show a spot as they are, and one turned round: the other is seen by no cell."""
+    return torch.maximum(images, (images if turned is None else turned).flip((2, 3)))
 
 
 CELLS = [(r, c) for r in (2, 3, 4, 5) for c in (2, 3, 5)]
@@ -61,7 +67,7 @@ CELLS = [(r, c) for r in (2, 3, 4, 5) for c in (2, 3, 5)]
 @pytest.mark.parametrize("tap", [(4, 4), (0, 7), (6, 1)])
 def test_equals_the_place_of_the_only_weight(tap):
     network = displaced_network(Displaced(tap))
-    shift = measure_center_shift(network, spots(tap, CELLS).split(5))
+    shift = measure_center_shift(network, both_ways(spots(tap, cells=CELLS)).split(5))
     # The kernel's middle is tap 4, the theoretical centre; a box has whole pixels.
     assert shift == pytest.approx((tap[0] - 4, tap[1] - 4), abs=0.51)
 
@@ -69,9 +75,24 @@ def test_equals_the_place_of_the_only_weight(tap):
 def test_a_few_cells_that_look_elsewhere_do_not_count():
     """Two of twelve images are so bright that other filters answer; a mean would follow them."""
     network = displaced_network(Switched())
-    images = spots((4, 7), CELLS)
+    images = both_ways(spots((4, 7), cells=CELLS))
     images[:2] += 10
     assert measure_center_shift(network, [images]) == pytest.approx((0.0, 3.0), abs=0.51)
+
+
+def test_what_lies_on_one_side_of_every_finding_does_not_count():
+    """A symmetric filter of three taps, the middle one lit and always the one above it."""
+    network = displaced_network(Displaced((4, 4)))
+    weight = network.backbone.conv.weight.data
+    for row in (1, 7):
+        weight[:, 0, row, 4] = weight[:, 0, 4, 4]
+    network.prototype_layer.vectors = torch.nn.Parameter(torch.tensor([[2.1, 1.1]] * 2))
+    above, below = spots((4, 4), (1, 4), cells=CELLS), spots((4, 4), (7, 4), cells=CELLS)
+    # Of one way round alone: 1.5 rows up, the middle of the two pixels.
+    assert measure_center_shift(network, [both_ways(above, above)])[0] == pytest.approx(-1.5, abs=1)
+    assert measure_center_shift(network, [both_ways(above, below)]) == pytest.approx(
+        (0.0, 0.0), abs=0.51
+    )
 
 
 def test_no_image_is_refused():
@@ -119,7 +140,7 @@ def test_larger_prototypes_and_an_earlier_shift_change_nothing(similarity):
     vectors = torch.full((2, 2, 3, 3), 0.1)
     vectors[:, :, 1, 1] = torch.tensor([1.1, 0.6])
     network.prototype_layer.vectors = torch.nn.Parameter(vectors)
-    images = spots((6, 1), CELLS)
+    images = both_ways(spots((6, 1), cells=CELLS))
     shift = measure_center_shift(network, [images])
     assert shift == pytest.approx((2.0, -3.0), abs=0.51)  # half a stride is 4
     network.center_shift.copy_(torch.tensor([5.0, -7.0]))

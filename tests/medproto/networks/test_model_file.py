@@ -28,6 +28,19 @@ def test_round_trip(saved):
     assert tensor_digest(loaded.state_dict()) == card.model_digest
 
 
+def test_a_file_of_before_there_were_floors(saved):
+    network, _, folder = saved
+    state = network.state_dict()
+    expected = network(torch.ones(1, 1, 64, 64))
+    network.state_dict = lambda: {k: v for k, v in state.items() if k != "floor"}
+    card = save_model(folder, network, CARD)
+    assert b"floor" not in (folder / "model.safetensors").read_bytes()
+    loaded, read = load_model(folder)
+    assert read == card
+    assert loaded.floor.tolist() == [-float("inf")] * 3
+    torch.testing.assert_close(loaded(torch.ones(1, 1, 64, 64)), expected, rtol=0, atol=0)
+
+
 def test_digest_depends_on_content_not_on_order():
     a, b = torch.arange(3.0), torch.ones(2, dtype=torch.int64)
     assert tensor_digest({"a": a, "b": b}) == tensor_digest({"b": b, "a": a})

@@ -186,6 +186,26 @@ def test_keep_prototypes_keeps_what_remains_unchanged():
         network.keep_prototypes([0])
 
 
+def test_scores_count_from_the_floor():
+    """By hand: none is set at first; then what is above it counts, and nothing is below 0."""
+    torch.manual_seed(0)
+    network = ProtoPNet(2, 1, 2, **SMALL).eval()
+    x = torch.rand(2, 1, 64, 64)
+    with torch.no_grad():
+        bare = network.evidence(x)
+        floor = torch.tensor([-torch.inf, -1.0, bare.scores[0, 2] - 0.25, 20.0])
+        network.floor.copy_(floor)
+        found = network.evidence(x)
+        logits = network(x)
+    expected = [bare.scores[0, 0], bare.scores[0, 1] + 1, 0.25, 0.0]
+    torch.testing.assert_close(found.scores[0], torch.tensor(expected))
+    torch.testing.assert_close(found.similarities, bare.similarities, rtol=0, atol=0)
+    weights, bias = network.last_layer.weight, network.last_layer.bias
+    torch.testing.assert_close(logits, found.scores @ weights.T + bias)
+    network.keep_prototypes([1, 2])
+    assert network.floor.tolist() == floor[1:3].tolist()
+
+
 @pytest.mark.parametrize("similarity", ["cosine", "log", "linear", "focal"])
 def test_prototypes_and_sum_are_a_float32_island_under_autocast(similarity):
     torch.manual_seed(0)

@@ -124,6 +124,7 @@ def test_patches_score_as_prototypes_would(shells, kind, top_k):
     vectors = torch.rand(50, 16, generator=torch.Generator().manual_seed(1))
     scores = PatchScorer(network, vectors).scores(images)
     network.prototype_layer.vectors = torch.nn.Parameter(vectors)
+    network.floor = torch.full((50,), -torch.inf)
     expected = network.scores_from_features(images)
     torch.testing.assert_close(scores, expected.detach(), rtol=0, atol=2e-4)
 
