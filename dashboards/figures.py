@@ -121,6 +121,8 @@ def prototype_card(folder: Path, source: PrototypeSource, noun: str) -> dict[str
         f"cell {source.cell}, box {source.box.to_list()} (row, column, row, column)",
         f"similarity to its own patch {source.similarity:.4f}",
     ]
+    if source.floor is not None:
+        lines.append(f"scores count from similarity {source.floor:.3f}")
     card = {
         "title": f"Prototype {source.prototype}, {noun} {source.class_name}",
         "lines": lines,

@@ -4,8 +4,7 @@ Symbols: ``*S`` spatial axes in array order, ``(rows, columns)`` for a radiograp
 ``(rows, columns, slices)`` for a volume; ``P`` prototypes; ``K`` classes.
 
 Coordinates: pixel *indices* are zero-based and name the pixel's centre; *positions* are continuous
-and measured from the outer corner of the first pixel, so pixel ``i`` covers ``[i, i + 1)`` and its
-centre lies at ``i + 0.5``. Positions scale without half-pixel corrections, hence their use here.
+and measured from the outer corner of the first pixel: pixel ``i`` covers ``[i, i + 1)``.
 """
 
 from __future__ import annotations
@@ -190,8 +189,7 @@ class PrototypeSource:
 
     Args:
         prototype: zero-based index.
-        class_index: class it belongs to, zero-based.
-        class_name: the same by name.
+        class_index, class_name: class it belongs to, zero-based, and by name.
         row: zero-based row of the run's cohort snapshot.
         group: pseudonymous patient or group of that row.
         pixel_digest: as in :class:`ImageReference`.
@@ -199,6 +197,7 @@ class PrototypeSource:
         box: the shown patch, stored pixels of the source image.
         distance: to the chosen patch, before projection; squared and in feature units.
         similarity: at ``cell`` itself, after projection; the upper bound of the similarity.
+        floor: similarity that its scores count from; ``None`` where they are not counted from one.
     """
 
     prototype: int
@@ -211,6 +210,7 @@ class PrototypeSource:
     box: PixelBox
     distance: float
     similarity: float
+    floor: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,4 +87,5 @@ def _source(source: PrototypeSource) -> dict[str, Any]:
         "cell": list(source.cell),
         "box_px": source.box.to_list(),
         "similarity": source.similarity,
+        "floor": source.floor,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def describe_sources(
     classes: tuple[str, ...],
 ) -> tuple[PrototypeSource, ...]:
     """Turn the matches, whose rows are positions in ``images``, into records with boxes."""
+    floors = network.floor.tolist()
     sources = []
     for match in matches:
         k = int(network.prototype_class[match.prototype])
@@ -45,6 +47,7 @@ def describe_sources(
                 ),
                 distance=match.distance,
                 similarity=match.similarity,
+                floor=floors[match.prototype] if math.isfinite(floors[match.prototype]) else None,
             )
         )
     return tuple(sources)

@@ -187,6 +187,7 @@ def sources_to_table(sources: Sequence[PrototypeSource]) -> pd.DataFrame:
             "box": [s.box.to_list() for s in sources],
             "distance": [s.distance for s in sources],
             "similarity": [s.similarity for s in sources],
+            "floor": [s.floor for s in sources],
         }
     )
 
@@ -211,6 +212,7 @@ def sources_from_table(table: pd.DataFrame) -> tuple[PrototypeSource, ...]:
             box=PixelBox.from_list([int(v) for v in row["box"]]),
             distance=float(row["distance"]),
             similarity=float(row["similarity"]),
+            floor=None if pd.isna(row.get("floor")) else float(row["floor"]),
         )
         for row in table.to_dict("records")
     )

@@ -139,6 +139,22 @@ def test_the_case_page_states_result_sum_and_record(case):
         assert part in text, part
 
 
+def test_pages_say_what_similarities_count_from(case, report):
+    assert "floor" not in Page(case_page(case)).text
+    assert "scores count from" not in Page(run_report(report)).text
+    evidence = tuple(
+        replace(e, source=replace(e.source, floor=5.25)) for e in case.explanation.evidence
+    )
+    floored = replace(case, explanation=replace(case.explanation, evidence=evidence))
+    text = Page(case_page(floored)).text
+    assert "It is counted from the prototype's floor" in text
+    assert "training images without its class reach as well; below that it is 0" in text
+    gallery = replace(report, sources=[e.source for e in evidence])
+    assert (
+        "self-similarity 9.2103, scores count from 5.250; moved" in Page(run_report(gallery)).text
+    )
+
+
 def test_without_record_the_page_is_stamped(case):
     bare = replace(case, record=None, grad_cams={}, true_label=None, synthetic=False, heat_maps={})
     text = Page(case_page(bare)).text

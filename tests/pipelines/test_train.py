@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -119,6 +120,11 @@ def test_the_pictures_are_the_pixels_of_the_sources(tiny_run):
 def test_the_table_of_prototypes_comes_back(tiny_run, tmp_path):
     sources_to_table(tiny_run.sources).to_parquet(tmp_path / "p.parquet")
     assert sources_from_table(pd.read_parquet(tmp_path / "p.parquet")) == tiny_run.sources
+    before = sources_to_table(tiny_run.sources).drop(columns="floor")  # as once written
+    without = tuple(replace(source, floor=None) for source in tiny_run.sources)
+    assert sources_from_table(before) == without
+    sources_to_table(without).to_parquet(tmp_path / "q.parquet")
+    assert sources_from_table(pd.read_parquet(tmp_path / "q.parquet")) == without
 
 
 @pytest.mark.parametrize("name", ["class_name", "group"])
@@ -166,6 +172,7 @@ def test_the_last_layer_is_solved_and_its_scores_give_the_logits(tiny_run):
         train_scores, labels = scores["train_scores"], scores["train_labels"]
     assert rows.tolist() == [source.row for source in tiny_run.sources]
     floor = tiny_run.network.floor.numpy()
+    assert [source.floor for source in tiny_run.sources] == floor.tolist()
     # On its own source image a prototype scores its bound, which is 10, less its floor.
     assert own == pytest.approx(10.0 - floor, abs=1e-3)
     for p, k in enumerate(tiny_run.network.prototype_class.tolist()):
