@@ -10,7 +10,6 @@ logit, and :func:`explain` refuses to return one that does not.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -156,16 +155,11 @@ def _completeness_errors(
 def _boxes(
     network: ProtoPNet, output: ProtoPNetOutput, network_shape: Sequence[int]
 ) -> list[list[Box]]:
-    """Boxes ``[B][P]`` in network pixels; images side by side on the threads that torch uses."""
+    """Boxes ``[B][P]`` in network pixels."""
     maps, cells = output.similarities.float().cpu().numpy(), output.locations.tolist()
-
-    def of_image(b: int) -> list[Box]:
-        return peak_boxes(maps[b], network.grid, network_shape, cells[b])
-
-    if len(maps) == 1:
-        return [of_image(0)]
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        return list(pool.map(of_image, range(len(maps))))
+    grid = network.grid
+    pairs = zip(maps, cells, strict=True)
+    return [peak_boxes(values, grid, network_shape, own) for values, own in pairs]
 
 
 def _check_lengths(
