@@ -36,6 +36,7 @@ from pipelines.cases import load_case
 from pipelines.config import load_config
 from pipelines.doubt import FALSE_ALARM
 from pipelines.evaluate import load_split
+from pipelines.inference import pooled_similarities
 from pipelines.provenance import provenance
 from pipelines.train import train
 
@@ -108,7 +109,7 @@ def stack(run, paths):
 @torch.no_grad()
 def similarities(network, images):
     """Pooled similarities [N, P]."""
-    parts = [network.evidence(batch).scores.double() for batch in images.split(32)]
+    parts = [pooled_similarities(network, batch) for batch in images.split(32)]
     return torch.cat(parts).numpy()
 
 

@@ -20,7 +20,7 @@ from medproto.last_layer import replace_source_scores, solve_head
 from medproto.projection import project_prototypes
 from pipelines.allocator import keep_freed_memory
 from pipelines.config_sections import LastLayerConfig
-from pipelines.inference import BATCH, infer_scores
+from pipelines.inference import BATCH, infer_similarities
 from pipelines.last_layer_fit import class_weights
 
 CONFIG = LastLayerConfig()
@@ -29,7 +29,9 @@ CONFIG = LastLayerConfig()
 def solve(network, images, positions):
     """Scores and solution, as pipelines.last_layer_fit has them; returns the solution."""
     owners = network.prototype_class.numpy()
-    scores = replace_source_scores(infer_scores(network, images), images.labels, owners, positions)
+    scores = replace_source_scores(
+        infer_similarities(network, images), images.labels, owners, positions
+    )
     return solve_head(
         network.head,
         scores,

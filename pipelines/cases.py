@@ -19,6 +19,7 @@ from medproto.records import Explanation, Placement, Prediction
 from medproto.transforms import preprocessing
 
 from .doubt import Doubt, Judgement
+from .inference import pooled_similarities
 from .runs import RunFolder
 
 __all__ = [
@@ -41,11 +42,13 @@ class ExplainedCase:
         explanation: of the image.
         tensor: ``[1, *S]``, the network's input.
         placement: where the stored image lies in it.
+        similarities: ``[P]`` pooled similarities, not counted from the floor.
     """
 
     explanation: Explanation
     tensor: Tensor
     placement: Placement
+    similarities: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -105,21 +108,22 @@ def explain_case(run: RunFolder, path: Path, *, faithfulness: int = 5) -> Explai
         model_digest=run.card.model_digest,
         faithfulness=faithfulness,
     )
+    similarities = tuple(pooled_similarities(run.network, tensor[None])[0].tolist())
     if run.doubt is not None:
-        scores = [evidence.similarity for evidence in explanation.evidence]
-        explanation = replace(
-            explanation, prediction=judge_prediction(explanation.prediction, scores, run.doubt)
-        )
-    return ExplainedCase(explanation, tensor, placement)
+        judged = judge_prediction(explanation.prediction, similarities, run.doubt)
+        explanation = replace(explanation, prediction=judged)
+    return ExplainedCase(explanation, tensor, placement, similarities)
 
 
-def judge_prediction(prediction: Prediction, scores: Sequence[float], doubt: Doubt) -> Prediction:
+def judge_prediction(
+    prediction: Prediction, similarities: Sequence[float], doubt: Doubt
+) -> Prediction:
     """Return the prediction with calibrated probabilities and what speaks against it.
 
     Args:
-        scores: ``[P]`` pooled similarities that the logits came from.
+        similarities: ``[P]``, pooled, not counted from the floor.
     """
-    judged = doubt.judge(np.array([prediction.logits]), np.array([scores]))
+    judged = doubt.judge(np.array([prediction.logits]), np.array([similarities]))
     unusual = judged.out_of_distribution
     return replace(
         prediction,

@@ -33,6 +33,8 @@ from medproto.metrics import (
 from medproto.networks import ProtoPNet
 from medproto.records import HeadKind
 
+from .inference import count_from_floor
+
 __all__ = [
     "ALPHA",
     "FALSE_ALARM",
@@ -98,7 +100,10 @@ class Doubt:
         return self.temperature.bound is None
 
     def judge(self, logits: Floats, scores: Floats) -> Judgement:
-        """Judge images by their logits ``[N, K]`` and pooled similarities ``[N, P]``."""
+        """Judge images by their logits ``[N, K]`` and pooled similarities ``[N, P]``.
+
+        Not counted from the floor: below it, too, images are like others or unlike them.
+        """
         chances = probabilities(logits, head=self.head, temperature=self.temperature.value)
         unusual = self.unusual
         enough = math.isfinite(max(self.sets.thresholds))
@@ -203,7 +208,7 @@ def _stored_scores(network: ProtoPNet, path: Path) -> tuple[Floats, NDArray[Any]
         )
     weight = network.last_layer.weight.detach().double().cpu().numpy()
     bias = network.last_layer.bias.detach().double().cpu().numpy()
-    return scores @ weight.T + bias, labels, scores, usual
+    return count_from_floor(network, scores) @ weight.T + bias, labels, scores, usual
 
 
 def read_doubt(path: Path) -> Doubt:

@@ -27,15 +27,15 @@ from audit import AuditLog
 from medproto.data import Cohort
 from medproto.errors import CohortError, ModelFileError
 from medproto.metrics import paired_difference, probabilities
-from medproto.records import Explanation, HeadKind, Prediction
+from medproto.records import HeadKind, Prediction
 
-from .cases import explain_case, judge_prediction
+from .cases import ExplainedCase, explain_case, judge_prediction
 from .datasets import ImageSet
 from .discrimination import ranking_metric, summarize
 from .doubt import Doubt, fit_joint_doubt
 from .evaluate import known_images, load_split, other_cohort
 from .events import prediction_payload
-from .inference import infer_logits, infer_scores
+from .inference import infer_logits, infer_similarities
 from .predict import RecordedPrediction
 from .runs import RunFolder
 
@@ -130,12 +130,13 @@ class Ensemble:
         ``prototype`` counts on over the members, ``member`` and ``member_prototype`` say whose it
         is. ``members`` holds each one's digests, logits and bias.
         """
-        explanations = [explain_case(run, path).explanation for run in self.runs]
+        cases = [explain_case(run, path) for run in self.runs]
+        explanations = [case.explanation for case in cases]
         parts = [
             prediction_payload(explanation, run.card)
             for explanation, run in zip(explanations, self.runs, strict=True)
         ]
-        joint = replace(explanations[0], prediction=self._sum(explanations))
+        joint = replace(explanations[0], prediction=self._sum(cases))
         keys = ("model_digest", "config_digest", "logits", "bias", "preprocessing", "dtype")
         return {
             **prediction_payload(joint, self.runs[0].card),
@@ -147,7 +148,8 @@ class Ensemble:
             "members": [{key: part[key] for key in keys} for part in parts],
         }
 
-    def _sum(self, explanations: list[Explanation]) -> Prediction:
+    def _sum(self, cases: list[ExplainedCase]) -> Prediction:
+        explanations = [case.explanation for case in cases]
         logits = np.sum([one.prediction.logits for one in explanations], axis=0)
         head = self.runs[0].network.head
         prediction = replace(
@@ -163,8 +165,8 @@ class Ensemble:
         )
         if self.doubt is None:
             return prediction
-        scores = [item.similarity for one in explanations for item in one.evidence]
-        return judge_prediction(prediction, scores, self.doubt)
+        similarities = [value for case in cases for value in case.similarities]
+        return judge_prediction(prediction, similarities, self.doubt)
 
     def evaluate(self, *, split: str = "test", cohort: Cohort | None = None) -> dict[str, Any]:
         """Compute the figures of the sum, and each member's difference to it.
@@ -200,7 +202,9 @@ class Ensemble:
         summary["doubt"] = None
         if doubt is not None:
             pairs = zip(self.runs, sets, strict=True)
-            scores = np.concatenate([infer_scores(run.network, own) for run, own in pairs], axis=1)
+            scores = np.concatenate(
+                [infer_similarities(run.network, own) for run, own in pairs], axis=1
+            )
             summary["doubt"] = doubt.summary(total, scores, images.labels, images.groups)
         return {
             "split": split if cohort is None else "external",

@@ -22,7 +22,7 @@ from .aggregated import summarize_groups
 from .datasets import ImageSet
 from .discrimination import ranking_metric, summarize
 from .doubt import Doubt
-from .inference import infer_logits, infer_scores
+from .inference import infer_logits, infer_similarities
 from .localization import LocatedCase, locate_evidence, summarize_localization
 from .runs import RunFolder
 
@@ -89,7 +89,7 @@ def evaluate_model(
     chosen_on = (val_chances, val.labels)
     summary |= summarize(head, classes, chances, images, chosen_on=chosen_on, seed=seed)
     if doubt is not None:
-        scores = infer_scores(network, images)
+        scores = infer_similarities(network, images)
         summary["doubt"] = doubt.summary(logits, scores, images.labels, images.groups)
     summary["aggregated"] = summarize_groups(
         logits, images, head=head, temperature=temperature, seed=seed

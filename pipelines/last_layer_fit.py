@@ -23,7 +23,7 @@ from medproto.networks import ProtoPNet
 
 from .config_sections import LastLayerConfig
 from .datasets import ImageSet
-from .inference import infer_scores
+from .inference import count_from_floor, infer_similarities
 
 __all__ = ["class_weights", "fit_last_layer", "keep_scores"]
 
@@ -62,11 +62,11 @@ def fit_last_layer(
     """
     labels = train.labels
     prototype_class = network.prototype_class.cpu().numpy()
-    scores = infer_scores(network, train)
+    similarities = infer_similarities(network, train)
     if config.floor is not None and network.floor.isinf().all():
-        floors = score_floors(scores, labels, prototype_class, quantile=config.floor)
+        floors = score_floors(similarities, labels, prototype_class, quantile=config.floor)
         network.floor.copy_(torch.from_numpy(floors))
-        scores = network.above_floor(torch.from_numpy(scores).float()).double().numpy()
+    scores = count_from_floor(network, similarities)
     replaced = replace_source_scores(scores, labels, prototype_class, np.asarray(source_positions))
     solution = solve_head(
         network.head,
@@ -92,7 +92,7 @@ def fit_last_layer(
     with torch.no_grad():
         network.last_layer.weight.copy_(torch.from_numpy(solution.weights))
         network.last_layer.bias.copy_(torch.from_numpy(solution.bias))
-    keep_scores(network, train, val, source_positions, scores_path, train_scores=scores)
+    keep_scores(network, train, val, source_positions, scores_path, train_similarities=similarities)
     return solution
 
 
@@ -103,19 +103,21 @@ def keep_scores(
     source_positions: list[int],
     path: Path,
     *,
-    train_scores: NDArray[np.float64] | None = None,
+    train_similarities: NDArray[np.float64] | None = None,
 ) -> None:
-    """Write scores and labels of both sets to the ``.npz`` at ``path``.
+    """Write similarities, not counted from the floor, and labels of both sets to the ``.npz``.
 
     Args:
-        train_scores: where they are known already.
+        train_similarities: where they are known already.
     """
     np.savez(
         path,
-        train_scores=infer_scores(network, train) if train_scores is None else train_scores,
+        train_scores=(
+            infer_similarities(network, train) if train_similarities is None else train_similarities
+        ),
         train_labels=train.labels,
         train_rows=np.asarray(train.rows),
-        val_scores=infer_scores(network, val),
+        val_scores=infer_similarities(network, val),
         val_labels=val.labels,
         val_rows=np.asarray(val.rows),
         source_positions=np.asarray(source_positions),

@@ -30,6 +30,7 @@ from medproto.records import PrototypeSource
 from .datasets import ImageSet
 from .doubt import fit_doubt
 from .evaluate import evaluate_model, load_split, load_twin
+from .inference import count_from_floor
 from .last_layer_fit import fit_last_layer
 from .report import write_report
 from .runs import RunFolder, file_digest, sources_to_table, write_json
@@ -58,7 +59,8 @@ def list_prototypes(run: RunFolder) -> list[dict[str, Any]]:
         ModelFileError: if the run is unfinished, altered or lacks a file.
     """
     weights = run.network.last_layer.weight.detach().double().cpu().numpy()  # [K, P]
-    contributions = np.abs(_train_scores(run)).mean(axis=0) * np.abs(weights).max(axis=0)
+    scores = count_from_floor(run.network, _train_scores(run))
+    contributions = np.abs(scores).mean(axis=0) * np.abs(weights).max(axis=0)
     order = np.argsort(-contributions, kind="stable").tolist()
     shares = _own_shares(run)
     classes = run.card.classes
@@ -84,7 +86,7 @@ def list_prototypes(run: RunFolder) -> list[dict[str, Any]]:
 
 
 def _train_scores(run: RunFolder) -> NDArray[np.float64]:
-    """Read ``[N, P]`` scores of the training images; their number of prototypes is checked."""
+    """Read ``[N, P]`` similarities of the training images; the prototypes are counted."""
     try:
         with np.load(run.path / "scores.npz") as stored:
             scores = np.asarray(stored["train_scores"], dtype=np.float64)

@@ -4,11 +4,14 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import softmax
 
 from medproto.errors import ModelFileError
+from pipelines.cases import explain_case
 from pipelines.doubt import fit_doubt, read_doubt
-from pipelines.evaluate import evaluate_run
+from pipelines.evaluate import evaluate_run, load_split
+from pipelines.inference import infer_similarities
 from pipelines.runs import RunFolder
 from pipelines.wording import doubts
 
@@ -74,11 +77,25 @@ def test_logits_that_point_the_wrong_way_reach_the_upper_bound(tiny_run, tmp_pat
     stored["val_scores"] = 100 * wrong
     np.savez(tmp_path / "scores.npz", **stored)
     groups = [str(i) for i in range(len(stored["val_labels"]))]
-    doubt = fit_doubt(tiny_run.network, tmp_path / "scores.npz", groups)
+    network = copy.deepcopy(tiny_run.network)
+    network.floor.fill_(-torch.inf)
+    doubt = fit_doubt(network, tmp_path / "scores.npz", groups)
     logits = np.zeros((2, 2))
     scores = np.zeros((2, len(toward)))
     summary = doubt.summary(logits, scores, np.array([0, 1]), ["a", "b"])
     assert (summary["temperature_bound"], doubt.calibrated) == ("upper", False)
+
+
+def test_a_case_is_judged_by_what_lies_below_the_floor_too(tiny_run):
+    table = tiny_run.cohort.table
+    row = table.index[table["split"] == "test"][0]
+    case = explain_case(tiny_run, tiny_run.cohort.image_path(row))
+    images = load_split(tiny_run, tiny_run.cohort, [row])
+    expected = infer_similarities(tiny_run.network, images)[0]
+    np.testing.assert_allclose(case.similarities, expected, atol=1e-4)
+    counted = np.maximum(expected - tiny_run.network.floor.numpy(), 0)
+    shown = [evidence.similarity for evidence in case.explanation.evidence]
+    np.testing.assert_allclose(shown, counted, atol=1e-4)
 
 
 def test_constant_similarities_flag_nothing(tiny_run, tmp_path):

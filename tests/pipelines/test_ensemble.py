@@ -16,7 +16,7 @@ from pipelines.cli import app
 from pipelines.config import load_config
 from pipelines.ensemble import Ensemble
 from pipelines.evaluate import load_split
-from pipelines.inference import infer_logits, infer_scores
+from pipelines.inference import infer_logits, infer_similarities
 from pipelines.runs import RunFolder
 from pipelines.train import train
 
@@ -69,7 +69,9 @@ def test_the_sum_is_calibrated_on_common_validation_images(tiny_run, other_run, 
     value = 1.0 if expected.bound == "lower" else expected.value
     assert ensemble.doubt.temperature.value == pytest.approx(value, rel=1e-3)
     counts = [len(run.sources) for run in ensemble.runs]
-    scores = np.concatenate([infer_scores(run.network, images) for run, images in pairs], axis=1)
+    scores = np.concatenate(
+        [infer_similarities(run.network, images) for run, images in pairs], axis=1
+    )
     judged = ensemble.doubt.judge(total, scores)
     np.testing.assert_allclose(judged.probabilities, softmax(total / value, axis=1), atol=1e-3)
     assert scores.shape[1] == sum(counts)
