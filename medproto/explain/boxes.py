@@ -65,8 +65,8 @@ def peak_boxes(
     """
     size = np.asarray(network_shape)
     levels = _levels(values, grid, size, percentile)
-    centers = np.array([grid.center(cell) for cell in cells]).reshape(-1, len(size))
-    peaks = np.clip(centers.astype(int), 0, size - 1)
+    steps = np.reshape(cells, (-1, len(size))) * np.asarray(grid.stride)
+    peaks = np.clip((np.asarray(grid.first_center) + steps).astype(int), 0, size - 1)
     boxes: dict[int, Box] = {}
     left, reach = np.arange(len(values)), size // FIRST_WINDOW + 1
     while len(left):
@@ -112,10 +112,11 @@ def _in_windows(
     parts, _ = ndimage.label(hot, NEIGHBORS[dims])
     start, stop = _spans(parts == parts[at_peak].reshape(-1, *[1] * dims))
     ended = ((start > 0) | (first == 0)) & ((stop < width) | (first + width == size))
-    boxes = zip((first + start).astype(float), (first + stop).astype(float), strict=True)
+    starts, stops = (first + start).astype(float).tolist(), (first + stop).astype(float).tolist()
+    whole = ended.all(axis=1).tolist()
     return [
-        (tuple(a.tolist()), tuple(b.tolist())) if whole else None
-        for (a, b), whole in zip(boxes, ended.all(axis=1), strict=True)
+        (tuple(a), tuple(b)) if all_in else None
+        for a, b, all_in in zip(starts, stops, whole, strict=True)
     ]
 
 

@@ -110,21 +110,22 @@ def explain_batch(
     scores = output.scores.double().cpu().numpy()  # [B, P]
     contributions = weights * scores[:, None]  # [B, K, P]
     errors = _completeness_errors(contributions, bias, output.logits)
-    cells = output.locations.tolist()
+    cells, own_weights = output.locations.tolist(), [tuple(own) for own in weights.T.tolist()]
     explanations = []
     for b, boxes in enumerate(_boxes(network, output, images.shape[2:])):
         prediction = _prediction(network, output, b, references[b], classes, model_digest)
         shown = -np.abs(contributions[b, list(prediction.shown_logits)])  # [shown, P]
         chosen = dict.fromkeys(np.argsort(shown, axis=1, kind="stable")[:, :faithfulness].ravel())
         measured = box_faithfulness(network, images[b], [(int(p), boxes[p]) for p in chosen])
+        similarities, parts = scores[b].tolist(), contributions[b].T.tolist()
         evidence = tuple(
             PrototypeEvidence(
                 prototype=p,
                 class_index=sources[p].class_index,
                 class_name=sources[p].class_name,
-                similarity=float(scores[b, p]),
-                weights=tuple(weights[:, p].tolist()),
-                contributions=tuple(contributions[b, :, p].tolist()),
+                similarity=similarities[p],
+                weights=own_weights[p],
+                contributions=tuple(parts[p]),
                 cell=tuple(cells[b][p]),
                 box=(box := placements[b].box_to_stored(*boxes[p])),
                 box_mm=box.to_mm(spacing) if (spacing := references[b].spacing_mm) else None,
