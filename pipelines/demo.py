@@ -64,8 +64,8 @@ def run_demo(out: Path, *, seed: int, say: Callable[[str], None]) -> RunFolder:
         top = max(payload["evidence"], key=lambda e: e["contributions"][k])
         say(
             f"  record {prediction.record.sequence}: {payload['label']}, logit "
-            f"{payload['logits'][k]:+.2f}; most of it from prototype {top['prototype']} at box "
-            f"{top['box_px']} ({top['contributions'][k]:+.2f})"
+            f"{payload['logits'][k]:+.2f}: bias {payload['bias'][k]:+.2f}, most evidence from "
+            f"prototype {top['prototype']}, {top['contributions'][k]:+.2f}, at box {top['box_px']}"
         )
     step(5, "This looks like that: the pages of these cases")
     for path, prediction in zip(images, recorded, strict=True):
