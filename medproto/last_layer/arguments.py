@@ -96,6 +96,23 @@ def finding_labels(values: ArrayLike, count: int, num_findings: int | None = Non
     return labels
 
 
+def known_classes(labels: ArrayLike, count: int) -> Floats:
+    """Read what each image is known to show, ``[count, K]``: 1 shown, 0 not shown, NaN unknown.
+
+    Args:
+        labels: ``[count]`` classes or grades, zero-based, or the findings as they are.
+
+    Raises:
+        ValueError: as of :func:`class_indices` and :func:`finding_labels`.
+    """
+    targets = np.asarray(labels)
+    if targets.ndim == 2:
+        return finding_labels(targets, count)
+    num_classes = int(np.max(targets, initial=0)) + 1
+    classes = class_indices("labels", targets, count, num_classes)
+    return (classes[:, None] == np.arange(num_classes)).astype(np.float64)
+
+
 def positive_weights(values: ArrayLike | None, num_classes: int) -> Floats:
     """Read ``[num_classes]`` weights above 0; ``None`` is 1 for each.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from medproto.last_layer.arguments import class_indices, finding_labels, score_matrix
+from medproto.last_layer.arguments import class_indices, known_classes, score_matrix
 
 __all__ = ["score_floors"]
 
@@ -38,20 +38,10 @@ def score_floors(
         raise ValueError(f"quantile must be 0 to 1, got {quantile}.")
     values = score_matrix(scores)
     images, prototypes = values.shape
-    lacking = _lacking(labels, images)
+    lacking = known_classes(labels, images) == 0
     owners = class_indices("prototype_class", prototype_class, prototypes, lacking.shape[1])
     floors = np.full(prototypes, -np.inf)
     for p, owner in enumerate(owners):
         if lacking[:, owner].any():
             floors[p] = np.quantile(values[lacking[:, owner], p], quantile)
     return floors
-
-
-def _lacking(labels: ArrayLike, images: int) -> NDArray[np.bool_]:
-    """``[N, K]``, true where the image is known not to show the class."""
-    targets = np.asarray(labels)
-    if targets.ndim == 2:
-        return finding_labels(targets, images) == 0
-    num_classes = int(np.max(targets, initial=0)) + 1
-    classes = class_indices("labels", targets, images, num_classes)
-    return np.asarray(classes[:, None] != np.arange(num_classes))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from medproto.last_layer.arguments import class_indices, finding_labels, score_matrix
+from medproto.last_layer.arguments import class_indices, known_classes, score_matrix
 
 __all__ = ["replace_source_scores"]
 
@@ -39,7 +39,7 @@ def replace_source_scores(
     """
     replaced = score_matrix(scores).copy()
     images, prototypes = replaced.shape
-    shown = _shown(labels, images)
+    shown = known_classes(labels, images) == 1
     owners = class_indices("prototype_class", prototype_class, prototypes, shown.shape[1])
     rows = class_indices("source_rows", source_rows, prototypes, images)
     members = shown[:, owners]  # [N, P]
@@ -59,13 +59,3 @@ def replace_source_scores(
     members[rows, columns] = False
     replaced[rows, columns] = np.where(members, replaced, 0.0).sum(axis=0) / others
     return replaced
-
-
-def _shown(labels: ArrayLike, images: int) -> NDArray[np.bool_]:
-    """``[N, K]``, true where the image is known to show the class."""
-    targets = np.asarray(labels)
-    if targets.ndim == 2:
-        return finding_labels(targets, images) == 1
-    num_classes = int(np.max(targets, initial=0)) + 1
-    classes = class_indices("labels", targets, images, num_classes)
-    return np.asarray(classes[:, None] == np.arange(num_classes))
