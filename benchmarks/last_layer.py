@@ -10,13 +10,14 @@ runs them all. Scores of the validation images and the files of a run are in nei
 
 import copy
 
+import numpy as np
 import torch
 from published import PASSES, Published, last_layer_passes
 from reporting import publish, speed_options, stamp
 from synthetic import NETWORKS, image_set, prototype_network
 from timing import row, table, timed_pairs
 
-from medproto.last_layer import replace_source_scores, solve_head
+from medproto.last_layer import replace_source_scores, score_floors, solve_head
 from medproto.projection import project_prototypes
 from pipelines.allocator import keep_freed_memory
 from pipelines.config_sections import LastLayerConfig
@@ -29,9 +30,10 @@ CONFIG = LastLayerConfig()
 def solve(network, images, positions):
     """Scores and solution, as pipelines.last_layer_fit has them; returns the solution."""
     owners = network.prototype_class.numpy()
-    scores = replace_source_scores(
-        infer_similarities(network, images), images.labels, owners, positions
-    )
+    similarities = infer_similarities(network, images)
+    floors = score_floors(similarities, images.labels, owners, quantile=CONFIG.floor)
+    counted = np.maximum(similarities - floors, 0)
+    scores = replace_source_scores(counted, images.labels, owners, positions)
     return solve_head(
         network.head,
         scores,

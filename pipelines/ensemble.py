@@ -202,10 +202,10 @@ class Ensemble:
         summary["doubt"] = None
         if doubt is not None:
             pairs = zip(self.runs, sets, strict=True)
-            scores = np.concatenate(
+            similar = np.concatenate(
                 [infer_similarities(run.network, own) for run, own in pairs], axis=1
             )
-            summary["doubt"] = doubt.summary(total, scores, images.labels, images.groups)
+            summary["doubt"] = doubt.summary(total, similar, images.labels, images.groups)
         return {
             "split": split if cohort is None else "external",
             **summary,

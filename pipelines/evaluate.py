@@ -89,8 +89,8 @@ def evaluate_model(
     chosen_on = (val_chances, val.labels)
     summary |= summarize(head, classes, chances, images, chosen_on=chosen_on, seed=seed)
     if doubt is not None:
-        scores = infer_similarities(network, images)
-        summary["doubt"] = doubt.summary(logits, scores, images.labels, images.groups)
+        similar = infer_similarities(network, images)
+        summary["doubt"] = doubt.summary(logits, similar, images.labels, images.groups)
     summary["aggregated"] = summarize_groups(
         logits, images, head=head, temperature=temperature, seed=seed
     )

@@ -200,8 +200,8 @@ def _sum(case: CaseView) -> None:
         f"{case.total.difference:.1e}. The last columns: share of the similarity that "
         "stays when all but the box is blurred (100%: the box alone explains it), and when the box "
         "itself is (100%: the box does not matter); measured for the largest contributions. A "
-        "similarity counts from its prototype's floor, what training images without its class "
-        "reach as well."
+        "similarity counts from its prototype's floor, where it has one: what training images "
+        "without its class reach as well."
     )
 
 

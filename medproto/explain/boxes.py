@@ -31,10 +31,12 @@ LATTICE = 2000
 """Pixels that suffice for a percentile: 100 of them lie above the 95th."""
 
 FIRST_WINDOW = 7
-"""The first window reaches this share of the image to each side: most parts end in it."""
+"""The first window reaches one part in so many of the image to each side: most boxes end in it."""
 
-NEIGHBORS = {n: np.pad(ndimage.generate_binary_structure(n, 1)[None], [(1, 1), *[(0, 0)] * n])
-             for n in (1, 2, 3)}  # fmt: skip
+NEIGHBORS = {
+    n: np.pad(ndimage.generate_binary_structure(n, 1)[None], [(1, 1), *[(0, 0)] * n])
+    for n in (1, 2, 3)
+}
 """Pixels that touch by a side, in the same map."""
 
 

@@ -13,6 +13,7 @@ __all__ = [
     "class_indices",
     "class_labels",
     "finding_labels",
+    "known_classes",
     "positive_weights",
     "score_matrix",
 ]

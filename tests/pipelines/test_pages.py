@@ -147,7 +147,7 @@ def test_pages_say_what_similarities_count_from(case, report):
     )
     floored = replace(case, explanation=replace(case.explanation, evidence=evidence))
     text = Page(case_page(floored)).text
-    assert "It is counted from the prototype's floor" in text
+    assert "The similarity is counted from the prototype's floor" in text
     assert "training images without its class reach as well; below that it is 0" in text
     gallery = replace(report, sources=[e.source for e in evidence])
     assert (
