@@ -25,6 +25,8 @@ class ScoreSum:
         bias: of the class.
         total: sum of all contributions and the bias.
         logit: as the network computed it.
+        bias_leads: the bias is larger than all contributions together, for and against: the class
+            is told by what the image lacks, which has no place in it.
     """
 
     shown: tuple[int, ...]
@@ -33,6 +35,7 @@ class ScoreSum:
     bias: float
     total: float
     logit: float
+    bias_leads: bool
 
     @property
     def difference(self) -> float:
@@ -61,4 +64,5 @@ def score_sum(contributions: Sequence[float], bias: float, logit: float, *, show
         bias=bias,
         total=math.fsum([*contributions, bias]),
         logit=logit,
+        bias_leads=abs(bias) > math.fsum(map(abs, contributions)),
     )

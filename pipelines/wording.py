@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .score_sum import ScoreSum
+
 __all__ = [
     "MISSING",
+    "bias_remark",
     "doubts",
     "interval",
     "listed",
@@ -49,6 +52,15 @@ def interval(entry: Mapping[str, Any] | None, sign: bool = False) -> str:
     if entry.get("low") is None or entry.get("high") is None:
         return write(entry["value"])
     return f"{write(entry['value'])} ({write(entry['low'])} to {write(entry['high'])})"
+
+
+def bias_remark(account: ScoreSum) -> str:
+    """Say of a sum with ``bias_leads`` what its boxes are worth."""
+    return (
+        f"Most of this score is the bias ({signed(account.bias)} of {signed(account.total)}), what "
+        "the network says of every image before any evidence. The decision rests on what the image "
+        "lacks, and that has no place: the boxes shown carry little of it."
+    )
 
 
 def doubts(

@@ -7,7 +7,7 @@ import streamlit as st
 
 from medproto.errors import MedProtoError
 from pipelines.head_words import HEAD_WORDS
-from pipelines.wording import recorded_doubts, side, signed
+from pipelines.wording import bias_remark, recorded_doubts, side, signed
 
 from .. import caching, queries
 from ..answers import CaseLink, CaseView, RunView, Source
@@ -193,6 +193,8 @@ def _picture(case: CaseView, run: RunView, source: Source, rebuild: caching.Rebu
 
 def _sum(case: CaseView) -> None:
     st.subheader("The sum, to check by hand", anchor=False)
+    if case.total.bias_leads:
+        st.warning(bias_remark(case.total))
     st.table(sum_table(case), hide_index=True, border="horizontal")
     st.caption(
         "Largest contributions first, for and against alike. Rounded to three decimals; the record "

@@ -6,7 +6,7 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ..wording import interval, number, percent, signed
+from ..wording import bias_remark, interval, number, percent, signed
 from .case_view import case_context
 from .comparison_view import comparison_context
 from .models import CasePage, ComparisonPage, RunReport
@@ -50,6 +50,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "bias_remark": bias_remark,
         "interval": interval,
         "number": number,
         "percent": percent,

@@ -155,6 +155,13 @@ def test_pages_say_what_similarities_count_from(case, report):
     )
 
 
+def test_a_score_that_is_mostly_bias_is_said(case):
+    assert "Most of this score is the bias" not in Page(case_page(case)).text
+    high = replace(case, explanation=replace(case.explanation, bias=(0.5, 6.5)))
+    # 2, -3, 1 and 0 of the prototypes, 6 in absolute terms
+    assert "Most of this score is the bias (+6.500 of +6.500)" in Page(case_page(high)).text
+
+
 def test_without_record_the_page_is_stamped(case):
     bare = replace(case, record=None, grad_cams={}, true_label=None, synthetic=False, heat_maps={})
     text = Page(case_page(bare)).text

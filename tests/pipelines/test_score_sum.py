@@ -13,6 +13,15 @@ def test_the_largest_contributions_come_first_whatever_their_sign():
     assert found.difference == 0.0
 
 
+@pytest.mark.parametrize(
+    ("contributions", "bias", "leads"),
+    [([0.02, -0.01], 3.4, True), ([2.0, -2.0], 3.4, False), ([], -0.5, True), ([1.0], -1.0, False)],
+    ids=str,
+)
+def test_the_bias_leads_where_it_is_larger_than_all_evidence(contributions, bias, leads):
+    assert score_sum(contributions, bias, logit=0.0, shown=2).bias_leads is leads
+
+
 @given(
     st.lists(st.floats(-50, 50), max_size=30),
     st.floats(-5, 5),
