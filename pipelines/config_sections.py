@@ -112,7 +112,7 @@ class TrainingConfig(Section):
         orthogonality: coefficient of the likeness of prototypes within a class.
         fine_annotation: coefficient of the similarity outside the masks, in warm and joint epochs.
         patches_in_masks: take prototypes, at their start and in projection, from patches whose
-            centres lie in the mask, where their image has one.
+            centres lie in the mask, where their image has one, and count the cluster cost there.
         forbid: coefficient of the similarity to forbidden patches, in joint epochs.
         keep: coefficient of the similarity to kept patches, in joint epochs.
         class_weights: weight the cross-entropy by inverse class frequency.

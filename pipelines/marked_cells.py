@@ -29,13 +29,13 @@ def marked_cells(grid: CellGrid, masks: Tensor) -> Tensor:
         for n, first, step in zip(grid.shape, grid.first_center, grid.stride, strict=True)
     ]
     index = [c.floor().long().clamp(0, n - 1) for c, n in zip(centers, sides, strict=True)]
-    out = torch.empty(len(masks), *grid.shape, dtype=torch.bool)
+    out = torch.empty(len(masks), *grid.shape, dtype=torch.bool, device=masks.device)
     for i, (mask,) in enumerate(masks):
         out[i] = mask[torch.meshgrid(*index, indexing="ij")]
         if not mask.any():
             out[i] = True
         elif not out[i].any():
-            middle = mask.nonzero().double().mean(dim=0) + 0.5
+            middle = mask.nonzero().double().mean(dim=0).cpu() + 0.5
             nearest = [int((c - m).abs().argmin()) for c, m in zip(centers, middle, strict=True)]
             out[(i, *nearest)] = True
     return out

@@ -45,7 +45,7 @@ __all__ = ["StepRunner"]
 logger = logging.getLogger("medproto.train")
 
 MARKED = ("warm", "joint")
-"""Steps with the fine-annotation loss."""
+"""Steps in which marked regions count."""
 
 MEASURED = 64
 MEASURED_AT_ONCE = 16
@@ -131,7 +131,7 @@ class StepRunner:
             precision=training.precision,
             repeats=self.config.data.repeats,
             steps=training.steps_per_epoch,
-            masks=self.annotations.masks if self._marks_count(step) else None,
+            masks=self.annotations.masks if step.name in MARKED else None,
         ).run()
         if self.schedule.goes_on(step):
             checkpoint.optimizers[step.name] = state.optimizer
@@ -190,13 +190,10 @@ class StepRunner:
             orthogonality=training.orthogonality,
             class_weights=weights,
             l1=self.config.last_layer.l1 if step.published else 0.0,
-            fine_annotation=training.fine_annotation if self._marks_count(step) else 0.0,
+            fine_annotation=training.fine_annotation if step.name in MARKED else 0.0,
+            in_masks=training.patches_in_masks,
             patches=self._patch_cost(model) if step.name == "joint" else None,
         )
-
-    def _marks_count(self, step: Step) -> bool:
-        """Whether the step has the fine-annotation loss."""
-        return step.name in MARKED and self.config.training.fine_annotation > 0
 
     def _patch_cost(self, model: ProtoPNet) -> PatchCost | None:
         training, patches = self.config.training, self.annotations.patches

@@ -13,6 +13,11 @@ hats of all cells sum to 1 at every pixel. With ``o`` 1 outside the marked regio
 An image without a mask has no own-class part, as published; prototypes of unknown classes have
 none at all.
 
+That takes 0 for "no answer". The cosine of two patches of one organ is large whatever they show, so
+there most of the squares would be that constant, and the cheapest way to make them small is to let
+all similarities go. With ``centered`` an answer is what is above the mean of its map,
+``s_g - mean over g of s_g`` in place of ``s_g``.
+
 Why the mask goes to the cells: stretching the maps over the image puts them half a stride off for
 many backbones, and drawing each map in pixels costs ``P * N`` numbers an image. The share
 ``(1/N) sum_x o(x) h_g(x)`` is how much of the drawing of cell ``g`` lies outside. As squares are
@@ -48,11 +53,13 @@ class FineAnnotationLoss(nn.Module):
 
     Args:
         grid: true place of the cells in the network's input.
+        centered: count answers from the mean of their map, for similarities without a natural zero.
     """
 
-    def __init__(self, grid: CellGrid) -> None:
+    def __init__(self, grid: CellGrid, *, centered: bool = False) -> None:
         super().__init__()
         self.grid = grid
+        self.centered = centered
 
     def forward(
         self,
@@ -79,7 +86,10 @@ class FineAnnotationLoss(nn.Module):
         """
         check_membership(membership, prototype_class)
         self._check_shapes(similarities, membership, prototype_class, mask, has_mask)
-        answers = similarities.clamp_min(0.0).flatten(2)  # [B, P, G]
+        answers = similarities.flatten(2)  # [B, P, G]
+        if self.centered:
+            answers = answers - answers.mean(dim=2, keepdim=True)
+        answers = answers.clamp_min(0.0)
         marked = has_mask.reshape(-1, *[1] * (mask.ndim - 1))
         outside = torch.where(marked, 1 - mask.to(answers.dtype), 0.0)  # [B, *S]
         own = _root_mean_square(answers, self._shares(outside))  # [B, P]

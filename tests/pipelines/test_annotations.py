@@ -1,6 +1,7 @@
 """Marked regions and patches: how they are read, what they cost, and a run that uses them."""
 
 import hashlib
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -252,7 +253,7 @@ def test_the_step_adds_the_loss_of_the_masks(network):
     settings = {"cluster": 0.2, "separation": 0.05, "class_weights": None}
     plain = prototype_step(network, **settings)(pixels, labels)
     terms = prototype_step(network, **settings, fine_annotation=0.5)(pixels, labels, mask)
-    expected = FineAnnotationLoss(network.grid)(
+    expected = FineAnnotationLoss(network.grid, centered=True)(  # its similarity is the cosine
         network.evidence(pixels).similarities,
         torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]),
         network.prototype_class,
@@ -264,6 +265,33 @@ def test_the_step_adds_the_loss_of_the_masks(network):
     network.zero_grad()
     terms["fine_annotation"].backward()
     assert (network.prototype_layer.vectors.grad.flatten(1).abs().sum(dim=1) > 0).all()
+
+
+def test_the_cluster_cost_looks_for_the_nearest_patch_in_the_mask(network):
+    torch.manual_seed(1)
+    pixels, labels = torch.rand(3, 1, 64, 64), torch.tensor([1, 0, 1])
+    mask = torch.zeros(3, 64, 64, dtype=torch.bool)
+    mask[0, 10:30, 20:50] = True
+    mask[1, 40:64, 0:16] = True  # in the third image nothing is marked
+    network.eval()
+    settings = {"cluster": 0.2, "separation": 0.05, "class_weights": None}
+    plain = prototype_step(network, **settings)(pixels, labels, mask)
+    terms = prototype_step(network, **settings, in_masks=True)(pixels, labels, mask)
+    distances = network.evidence(pixels).distances
+    expected = 0.0
+    for image, label in enumerate(labels.tolist()):
+        values = []
+        for cell in product(*map(range, network.grid.shape)):
+            row, column = (int(c) for c in network.grid.center(cell))
+            if image == 2 or mask[image, row, column]:
+                own = distances[(image, network.prototype_class == label, *cell)]
+                values.append(own.min().item())
+        expected += min(values) / 3
+    assert terms["cluster"].item() == pytest.approx(expected)
+    assert terms["cluster"] > plain["cluster"]
+    torch.testing.assert_close(terms["separation"], plain["separation"])
+    change = 0.2 * (terms["cluster"] - plain["cluster"])
+    torch.testing.assert_close(terms["loss"], plain["loss"] + change)
 
 
 def command(*arguments):

@@ -65,6 +65,29 @@ def test_by_hand():
     assert loss.item() == pytest.approx(own + other)
 
 
+def test_centered_answers_by_hand():
+    # The means of the maps are 3 and 5: what is above them is 1 in cell 0, and 4 in cell 1.
+    similarities = torch.tensor([[[4.0, 2.0], [1.0, 9.0]]])
+    loss = FineAnnotationLoss(LINE, centered=True)(
+        similarities, torch.tensor([[1.0, 0.0]]), torch.tensor([0, 1]),
+        mask=torch.tensor([[1.0, 1.0, 0.0, 0.0]]), has_mask=torch.tensor([True]),
+    )  # fmt: skip
+    own = math.sqrt(1 * 1 / 16)
+    other = math.sqrt(16 / 2)
+    assert loss.item() == pytest.approx(own + other)
+
+
+@given(st.integers(0, 999), st.floats(-50, 50))
+@settings(max_examples=30, deadline=None)
+def test_a_constant_is_no_answer_where_answers_are_centered(seed, constant):
+    grid, size = GRIDS[0]
+    (similarities, membership, classes), named = arguments(grid, size, seed)
+    loss = FineAnnotationLoss(grid, centered=True)
+    with_it = loss(similarities + constant, membership, classes, **named)
+    without = loss(similarities, membership, classes, **named)
+    torch.testing.assert_close(with_it, without, atol=1e-4, rtol=1e-4)
+
+
 def test_without_a_mask_only_the_other_classes_pay_and_unknown_ones_do_not():
     similarities = torch.ones(2, 3, 2)
     membership = torch.tensor([[1.0, 0.0, NAN], [1.0, 0.0, NAN]])
