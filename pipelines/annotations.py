@@ -90,7 +90,8 @@ def read_annotations(
         CohortError: if a row of the table of patches is unusable; row and reason are named.
     """
     shapes = [() if r is None else r.shape for r in report.references]
-    wanted = config.training.fine_annotation or config.training.patches_in_masks
+    training = config.training
+    wanted = training.fine_annotation or training.peak_in_masks or training.patches_in_masks
     masks = _read_masks(config, cohort, shapes) if wanted else None
     data = config.data
     if data.patches is None:
@@ -152,9 +153,9 @@ def _read_masks(config: RunConfig, cohort: Cohort, shapes: Sequence[tuple[int, .
     count = sum(bool(mask.any()) for mask in masks)
     if not count:
         raise ConfigError(
-            "training.fine_annotation above 0 and training.patches_in_masks need training images "
-            f"with something in the column `mask` or `box`; none of the {len(rows)} has a marked "
-            "region. Add them, or set training.fine_annotation=0 and patches_in_masks=false."
+            "training.fine_annotation and peak_in_masks above 0 and training.patches_in_masks need "
+            "training images with something in the column `mask` or `box`; none of the "
+            f"{len(rows)} has a marked region. Add them, or leave these settings out."
         )
     logger.info("%d of %d training images have a marked region.", count, len(rows))
     return masks

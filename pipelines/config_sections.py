@@ -111,6 +111,8 @@ class TrainingConfig(Section):
         separation: coefficient of the separation cost.
         orthogonality: coefficient of the likeness of prototypes within a class.
         fine_annotation: coefficient of the similarity outside the masks, in warm and joint epochs.
+        peak_in_masks: coefficient of the lead that the largest similarity outside the mask has over
+            the largest inside, plus 1, in warm and joint epochs.
         patches_in_masks: take prototypes, at their start and in projection, from patches whose
             centres lie in the mask, where their image has one, and count the cluster cost there.
         forbid: coefficient of the similarity to forbidden patches, in joint epochs.
@@ -143,6 +145,7 @@ class TrainingConfig(Section):
     separation: float = Field(default=0.05, ge=0)
     orthogonality: float = Field(default=0.0, ge=0)
     fine_annotation: float = Field(default=0.0, ge=0)
+    peak_in_masks: float = Field(default=0.0, ge=0)
     patches_in_masks: bool = False
     forbid: float = Field(default=0.0, ge=0)
     keep: float = Field(default=0.0, ge=0)

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from medproto.losses import (
-    FineAnnotationLoss,
     HeadLoss,
     OrthogonalityLoss,
     ProtoPNetLoss,
@@ -20,7 +18,7 @@ from medproto.losses import (
 from medproto.networks import ProtoPNet
 from medproto.records import HeadKind
 
-from .marked_cells import marked_cells
+from .mask_cost import MaskCost
 from .patch_cost import PatchCost
 
 __all__ = ["classifier_step", "prototype_step"]
@@ -47,35 +45,27 @@ def prototype_step(
     class_weights: Tensor | None,
     orthogonality: float = 0.0,
     l1: float = 0.0,
-    fine_annotation: float = 0.0,
-    in_masks: bool = False,
+    marks: MaskCost | None = None,
     patches: PatchCost | None = None,
 ) -> Step:
     """Cross-entropy, cluster and separation cost of a prototype network.
 
     With ``orthogonality`` the likeness of prototypes of one class costs too. With ``l1`` the loss
     has the published term on last-layer weights to other classes, which has a gradient only where
-    the last layer learns. With ``fine_annotation`` the step takes masks ``[B, *S]`` as its third
-    argument, and similarity outside of them costs; an image whose mask is empty has nothing marked.
-    With ``in_masks`` it takes them, too, and the cluster cost is that of the nearest patch inside.
-    ``patches`` adds its own terms.
+    the last layer learns. With ``marks`` the step takes masks ``[B, *S]`` as its third argument.
+    ``marks`` and ``patches`` add their own terms.
     """
     objective = ProtoPNetLoss(
         cluster=cluster, separation=separation, head=model.head, class_weights=class_weights
     )
     likeness = OrthogonalityLoss()
-    grid = model.grid
-    # Only the log similarity is 0 where nothing is alike.
-    outside = FineAnnotationLoss(grid, centered=model.prototype_layer.kind != "log")
 
     def step(images: Tensor, labels: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
         output = model.evidence(images)
         distances = model.pool_distances(output.distances)
         membership = objective.head_loss.membership(output.logits, labels)
-        if in_masks and mask is not None:
-            shows = membership[:, model.prototype_class] == 1  # [B, P]
-            inside = marked_cells(grid, mask[:, None])
-            distances = torch.where(shows, _nearest(output.distances, inside), distances)
+        if marks is not None and mask is not None:
+            distances = marks.distances(output, distances, membership, mask)
         terms = objective(output.logits, distances, labels, model.prototype_class)
         if orthogonality:
             cost = likeness(model.prototype_layer.vectors, model.prototype_class)
@@ -83,24 +73,12 @@ def prototype_step(
         if l1:
             size = l1_of_other_classes(model.last_layer.weight, model.prototype_class)
             terms = {**terms, "loss": terms["loss"] + l1 * size, "l1": size}
-        if fine_annotation and mask is not None:
-            cost = outside(
-                output.similarities,
-                membership,
-                model.prototype_class,
-                mask=mask,
-                has_mask=mask.flatten(1).any(dim=1),
-            )
-            loss = terms["loss"] + fine_annotation * cost
-            terms = {**terms, "loss": loss, "fine_annotation": cost}
+        if marks is not None and mask is not None:
+            more = marks(output.similarities, membership, mask)
+            terms = {**terms, **more, "loss": terms["loss"] + more["loss"]}
         if patches is not None:
             more = patches()
             terms = {**terms, **more, "loss": terms["loss"] + more["loss"]}
         return terms
 
     return step
-
-
-def _nearest(distances: Tensor, inside: Tensor) -> Tensor:
-    """Smallest of ``distances [B, P, *G]`` over the cells ``inside [B, *G]``, ``[B, P]``."""
-    return distances.masked_fill(~inside[:, None], torch.inf).flatten(2).amin(dim=2)

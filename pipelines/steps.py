@@ -33,6 +33,7 @@ from .engine import SegmentRun, SegmentState, SegmentTask, validate
 from .initialization import center_logits, start_prototypes
 from .last_layer_fit import class_weights, fit_last_layer
 from .marked_cells import marked_cells
+from .mask_cost import MaskCost
 from .objective import classifier_step, prototype_step
 from .patch_cost import PatchCost
 from .processes import from_main, is_main, synchronize
@@ -161,17 +162,24 @@ class StepRunner:
         modules.to(self.device)
 
     def _start_prototypes(self) -> None:
-        modules = self.modules
+        network = self.modules.network
+        self._start_from_patches()
+        if self.annotations.masks is not None or self.annotations.patches:
+            # Which cells lie under a mark depends on where they look.
+            self._place_cells(network.eval())
+            self._start_from_patches()
+        if network.head in ("binary", "multilabel"):
+            center_logits(network, self.train)
+
+    def _start_from_patches(self) -> None:
         if self.config.model.initialization == "kmeans":
             start_prototypes(
-                modules.network,
-                modules.classifier,
+                self.modules.network,
+                self.modules.classifier,
                 self.train,
                 seed=self.config.seed,
                 cells=self._cells(),
             )
-        if modules.network.head in ("binary", "multilabel"):
-            center_logits(modules.network, self.train)
 
     def _objective(
         self, model: ProtoPNet | PlainClassifier, step: Step
@@ -190,9 +198,19 @@ class StepRunner:
             orthogonality=training.orthogonality,
             class_weights=weights,
             l1=self.config.last_layer.l1 if step.published else 0.0,
-            fine_annotation=training.fine_annotation if step.name in MARKED else 0.0,
-            in_masks=training.patches_in_masks,
+            marks=self._mask_cost(model) if step.name in MARKED else None,
             patches=self._patch_cost(model) if step.name == "joint" else None,
+        )
+
+    def _mask_cost(self, model: ProtoPNet) -> MaskCost | None:
+        training = self.config.training
+        if self.annotations.masks is None:
+            return None
+        return MaskCost(
+            model,
+            fine_annotation=training.fine_annotation,
+            peak_in_masks=training.peak_in_masks,
+            patches_in_masks=training.patches_in_masks,
         )
 
     def _patch_cost(self, model: ProtoPNet) -> PatchCost | None:

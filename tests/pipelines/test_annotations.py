@@ -20,6 +20,7 @@ from medproto.records import CellGrid
 from pipelines.annotations import MarkedPatch, read_annotations
 from pipelines.config import ConfigError, load_config
 from pipelines.datasets import ImageSet
+from pipelines.mask_cost import MaskCost
 from pipelines.objective import prototype_step
 from pipelines.patch_cost import PatchCost, cells_under
 
@@ -252,7 +253,8 @@ def test_the_step_adds_the_loss_of_the_masks(network):
     network.eval()
     settings = {"cluster": 0.2, "separation": 0.05, "class_weights": None}
     plain = prototype_step(network, **settings)(pixels, labels)
-    terms = prototype_step(network, **settings, fine_annotation=0.5)(pixels, labels, mask)
+    marks = MaskCost(network, fine_annotation=0.5)
+    terms = prototype_step(network, **settings, marks=marks)(pixels, labels, mask)
     expected = FineAnnotationLoss(network.grid, centered=True)(  # its similarity is the cosine
         network.evidence(pixels).similarities,
         torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]),
@@ -276,7 +278,8 @@ def test_the_cluster_cost_looks_for_the_nearest_patch_in_the_mask(network):
     network.eval()
     settings = {"cluster": 0.2, "separation": 0.05, "class_weights": None}
     plain = prototype_step(network, **settings)(pixels, labels, mask)
-    terms = prototype_step(network, **settings, in_masks=True)(pixels, labels, mask)
+    marks = MaskCost(network, patches_in_masks=True)
+    terms = prototype_step(network, **settings, marks=marks)(pixels, labels, mask)
     distances = network.evidence(pixels).distances
     expected = 0.0
     for image, label in enumerate(labels.tolist()):
@@ -292,6 +295,29 @@ def test_the_cluster_cost_looks_for_the_nearest_patch_in_the_mask(network):
     torch.testing.assert_close(terms["separation"], plain["separation"])
     change = 0.2 * (terms["cluster"] - plain["cluster"])
     torch.testing.assert_close(terms["loss"], plain["loss"] + change)
+
+
+def test_the_step_adds_the_lead_of_the_largest_similarity_outside(network):
+    torch.manual_seed(1)
+    pixels, labels = torch.rand(2, 1, 64, 64), torch.tensor([1, 0])
+    mask = torch.zeros(2, 64, 64, dtype=torch.bool)
+    mask[0, 10:30, 20:50] = True
+    network.eval()
+    settings = {"cluster": 0.2, "separation": 0.05, "class_weights": None}
+    plain = prototype_step(network, **settings)(pixels, labels, mask)
+    marks = MaskCost(network, peak_in_masks=0.5)
+    terms = prototype_step(network, **settings, marks=marks)(pixels, labels, mask)
+    maps, excess = network.evidence(pixels).similarities[0], []
+    for prototype in (network.prototype_class == 1).nonzero().flatten().tolist():
+        inside, outside = [], []
+        for cell in product(*map(range, network.grid.shape)):
+            row, column = (int(c) for c in network.grid.center(cell))
+            side = inside if mask[0, row, column] else outside
+            side.append(maps[(prototype, *cell)].item())
+        excess.append(max(max(outside) - max(inside) + 1, 0))
+    expected = sum(excess) / len(excess) / 2  # nothing is marked in the second of two images
+    assert terms["peak_in_masks"].item() == pytest.approx(expected)
+    torch.testing.assert_close(terms["loss"], plain["loss"] + 0.5 * terms["peak_in_masks"])
 
 
 def command(*arguments):
