@@ -57,9 +57,10 @@ def interval(entry: Mapping[str, Any] | None, sign: bool = False) -> str:
 def bias_remark(account: ScoreSum) -> str:
     """Say of a sum with ``bias_leads`` what its boxes are worth."""
     return (
-        f"Most of this score is the bias ({signed(account.bias)} of {signed(account.total)}), what "
-        "the network says of every image before any evidence. The decision rests on what the image "
-        "lacks, and that has no place: the boxes shown carry little of it."
+        f"Most of this score is bias: {signed(account.bias)}, in a total of "
+        f"{signed(account.total)}. The bias is what the network says of every image before any "
+        "evidence. The decision rests on what the image lacks, and that has no place: the boxes "
+        "shown carry little of it."
     )
 
 

@@ -156,10 +156,10 @@ def test_pages_say_what_similarities_count_from(case, report):
 
 
 def test_a_score_that_is_mostly_bias_is_said(case):
-    assert "Most of this score is the bias" not in Page(case_page(case)).text
+    assert "Most of this score is bias" not in Page(case_page(case)).text
     high = replace(case, explanation=replace(case.explanation, bias=(0.5, 6.5)))
     # 2, -3, 1 and 0 of the prototypes, 6 in absolute terms
-    assert "Most of this score is the bias (+6.500 of +6.500)" in Page(case_page(high)).text
+    assert "Most of this score is bias: +6.500, in a total of +6.500." in Page(case_page(high)).text
 
 
 def test_without_record_the_page_is_stamped(case):
