@@ -5,6 +5,7 @@ The images are found through the environment variable MEDPROTO_DATA.
 
 import hashlib
 import os
+import sys
 from pathlib import Path
 
 from medproto.data import Cohort, from_folder, split_of_fold
@@ -34,5 +35,7 @@ def with_locked_as_test(classes=CLASSES):
 
 
 def _all(classes):
+    if "MEDPROTO_DATA" not in os.environ:
+        sys.exit("MEDPROTO_DATA must name the folder that holds busi_512.")
     cohort, _ = from_folder(Path(os.environ["MEDPROTO_DATA"]) / "busi_512", group=GROUP)
     return cohort.select(classes)

@@ -54,6 +54,10 @@ app.command("dashboard")(cli_use.dashboard)
 app.command("doctor")(cli_use.doctor)
 
 
+INTERRUPTED = 130
+"""Exit status of a command that a signal ended."""
+
+
 def main() -> None:
     """Run the command line; known errors become one line and exit status 1."""
     _log_to_stderr()
@@ -65,8 +69,14 @@ def main() -> None:
         _fail(f"this command needs the package {error.name!r}. See `medproto doctor`.")
     except OSError as error:
         _fail(f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
-    except KeyboardInterrupt:
-        _fail("interrupted; nothing unfinished was left as a result.", status=130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer turns a KeyboardInterrupt into this, without a word
+            _fail(
+                "interrupted; nothing unfinished was left as a result. A training goes on by "
+                "--resume.",
+                status=INTERRUPTED,
+            )
+        raise
 
 
 def _log_to_stderr() -> None:

@@ -75,9 +75,14 @@ def train(
 
 def evaluate(
     run: Run,
-    split: Split = "test",
+    split: Annotated[
+        str | None, typer.Option(help="train, val or test of the run; test by default.")
+    ] = None,
     cohort: Annotated[
         Path | None, typer.Option(help="Another cohort table: external validation.")
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Its column that keeps images of a patient together.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -90,13 +95,17 @@ def evaluate(
     from .evaluate import evaluate_run
     from .runs import RunFolder
 
+    if cohort is not None and split is not None:
+        raise typer.BadParameter("another cohort is taken as a whole: give --cohort or --split.")
+    if cohort is None and group is not None:
+        raise typer.BadParameter("--group is for another cohort; give --cohort, too.")
     folder = RunFolder(run)
     _ = folder.network
     findings = folder.config.data.label_columns or ()
     other: Cohort | None = None
     if cohort is not None:
-        other = Cohort.read(cohort, label_columns=findings)
-    summary = evaluate_run(folder, split=split, cohort=other).summary
+        other = Cohort.read(cohort, group=group, label_columns=findings)
+    summary = evaluate_run(folder, split=split or "test", cohort=other).summary
     warn_of_known_images(summary.get("known_images"))
     if as_json:
         typer.echo(json.dumps(summary, indent=2, allow_nan=False))

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ from .localization import Each
 from .provenance import provenance
 from .runs import RunFolder, read_json, write_json
 from .train import train
+from .training_input import with_classes
 
 __all__ = ["crossvalidate"]
 
@@ -70,6 +72,8 @@ def crossvalidate(
     numbers = sorted(set(cohort.table["fold"].tolist()))
     if len(numbers) < 2:
         raise CohortError(f"cross-validation needs at least two folds, got {len(numbers)}.")
+    chosen = with_classes(cohort, config)
+    parts = {number: split_of_fold(chosen, number, seed=config.seed) for number in numbers}
     _begin(out, cohort, config, twin)
     rows: list[dict[str, Any]] = []
     cases: list[_Cases] = []
@@ -77,7 +81,7 @@ def crossvalidate(
         folder = out / f"fold-{number}"
         if not (folder / "cases.npz").exists():
             logger.info("fold %d of %s.", number, numbers)
-            _take(cohort, number, folder, config, twin, device, mlflow)
+            _take(parts[number], number, folder, config, twin, device, mlflow)
         cases.append(_Cases.read(folder / "cases.npz"))
         row = read_json(folder / "fold.json")
         rows.append(row)
@@ -148,9 +152,9 @@ class _Cases:
     @classmethod
     def read(cls, path: Path) -> _Cases:
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 fields = {name: stored[name] for name in cls.__annotations__}
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
             raise ModelFileError(
                 f"{path.parent.name}/{path.name} is damaged; delete it, and the fold is "
                 "evaluated again."
@@ -160,19 +164,27 @@ class _Cases:
 
 def _begin(out: Path, cohort: Cohort, config: RunConfig, twin: bool) -> None:
     """Write what the cross-validation is about, or check that the folder is about the same."""
-    about = {"cohort_digest": cohort.digest, "config_digest": config.digest(), "twin": twin}
+    about = {
+        "cohort_digest": cohort.digest,
+        "config_digest": config.digest(),
+        "group_column": cohort.group_column,
+        "twin": twin,
+    }
     path = out / "crossvalidation.json"
-    if path.exists():
+    if path.exists() and any(out.glob("fold-*")):
         known = read_json(path)
-        different = [name for name, value in about.items() if known.get(name) != value]
+        different = [
+            name.removesuffix("_digest").replace("_", " ")
+            for name, value in about.items()
+            if known.get(name) != value
+        ]
         if different:
             raise ModelFileError(
                 "the folder holds a cross-validation with another "
-                f"{' and '.join(name.removesuffix('_digest') for name in different)}; choose a "
-                "new one with --out."
+                f"{' and '.join(different)}; choose a new one with --out."
             )
         return
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and any(item != path for item in out.iterdir()):
         raise ModelFileError("the folder is not empty; choose a new one with --out.")
     out.mkdir(parents=True, exist_ok=True)
     write_json(path, {**about, "config": config.model_dump(mode="json")})
@@ -187,11 +199,15 @@ def _take(
     device: str,
     mlflow: str | None,
 ) -> None:
-    """Train, or go on training, the run of one fold, and keep what the means need."""
+    """Train, or go on training, the run of one fold, and keep what the means need.
+
+    Args:
+        cohort: with the column ``split`` of this fold.
+    """
     if not (folder / "model.json").exists():
-        fold = split_of_fold(cohort, number, seed=config.seed)
         unfinished = folder.exists()
-        train(fold, folder, config, twin=twin, resume=unfinished, device=device, mlflow=mlflow)
+        train(cohort, folder, config, twin=twin, resume=unfinished, device=device, mlflow=mlflow)
+        write_json(folder / "trained.json", provenance())
     run = RunFolder(folder)
     evaluation = evaluate_run(run)
     summary = evaluation.summary
@@ -205,6 +221,7 @@ def _take(
         "localization": summary["localization"],
         "prototypes": summary["prototypes"],
         "config_digest": run.card.config_digest,
+        "trained": read_json(trained) if (trained := folder / "trained.json").exists() else None,
         **provenance(),
     }
     write_json(folder / "fold.json", row)

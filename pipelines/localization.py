@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from medproto.data import read_mask
+from medproto.errors import CohortError, ImageReadError
 from medproto.explain import GradCam, cells_to_stored, network_box
 from medproto.metrics import (
     bootstrap,
@@ -134,11 +135,7 @@ def locate_evidence(
     """Locate the main evidence in every image of the set that has a mask with a finding."""
     cases = []
     weights = network.last_layer.weight.detach()
-    for position, row in enumerate(images.rows):
-        path = images.cohort.mask_path(row)
-        mask = None if path is None else read_mask(path)
-        if mask is None or not mask.any():
-            continue
+    for position, mask in _masks(images):
         with torch.no_grad():
             output = network.evidence(images.image(position)[None])
         k, correct = _judged(network.head, output.logits[0].numpy(), images.labels[position])
@@ -237,15 +234,32 @@ def _figures(
 
 def fitted_location(images: ImageSet) -> tuple[float, ...] | None:
     """Return the best constant location of a set's masks; ``None`` if nothing is marked."""
-    masks = _masks(images)
+    masks = (mask for _, mask in _masks(images))
     first = next(masks, None)
     return None if first is None else constant_location(chain([first], masks))
 
 
-def _masks(images: ImageSet) -> Iterator[NDArray[np.bool_]]:
-    """Read the masks of a set that mark something, one after the other."""
-    for row in images.rows:
+def _masks(images: ImageSet) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """Read the masks of a set that mark something, one after the other, with their positions.
+
+    Raises:
+        CohortError: if one cannot be read or has not its image's shape; the row is named.
+    """
+    table = images.cohort.table
+    for position, row in enumerate(images.rows):
         path = images.cohort.mask_path(row)
-        mask = None if path is None else read_mask(path)
-        if mask is not None and mask.any():
-            yield mask
+        if path is None:
+            continue
+        number = int(table["row"].iloc[row]) if "row" in table else row
+        try:
+            mask = read_mask(path)
+        except ImageReadError as error:
+            raise CohortError(f"row {number}: the mask is unusable: {error}") from error
+        shape = images.placement(position).stored_shape
+        if mask.shape != shape:
+            raise CohortError(
+                f"row {number}: the mask must have the image's shape {list(shape)}, got "
+                f"{list(mask.shape)}."
+            )
+        if mask.any():
+            yield position, mask

@@ -97,10 +97,15 @@ def train(
 def _check_folder(out: Path, *, resume: bool) -> None:
     if (out / "model.json").exists():
         raise ModelFileError("the folder holds a finished run; train into a new one.")
-    if out.exists() and any(out.iterdir()) and not resume:
+    if not (out.exists() and any(out.iterdir())):
+        return
+    if not (out / "checkpoints").is_dir():
         raise ModelFileError(
-            "the folder is not empty; choose a new one, or go on with an unfinished run "
-            "by --resume."
+            "the folder is not empty, and holds no unfinished run; choose another."
+        )
+    if not resume:
+        raise ModelFileError(
+            "the folder holds an unfinished run; go on with it by --resume, or choose another."
         )
 
 
@@ -112,7 +117,8 @@ def _prepare(
 
 
 def _begin_folder(cohort: Cohort, report: CohortReport, out: Path) -> Cohort:
-    out.mkdir(parents=True, exist_ok=True)
+    # First of all: by this folder a run is known.
+    (out / "checkpoints").mkdir(parents=True, exist_ok=True)
     return snapshot(cohort, report, out)
 
 

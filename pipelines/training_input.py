@@ -11,14 +11,14 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from medproto.data import Cohort, CohortReport, check_cohort
-from medproto.errors import CohortError
+from medproto.errors import CohortError, ModelFileError
 
 from .classes import choose_classes, choose_image_size, choose_stage
 from .config import ConfigError, RunConfig
 from .datasets import ImageSet
 from .initialization import shown_classes
 
-__all__ = ["check_groups", "find_device", "resolve", "snapshot", "usable"]
+__all__ = ["check_groups", "find_device", "resolve", "snapshot", "usable", "with_classes"]
 
 LAST_STAGE = 7
 """Of EfficientNet-Lite0: a seventh of 224 pixels along an axis, as the published backbones."""
@@ -40,16 +40,25 @@ def find_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def with_classes(cohort: Cohort, config: RunConfig) -> Cohort:
+    """Keep the rows of the configured classes, or the configured findings.
+
+    Raises:
+        CohortError: if one is missing.
+    """
+    findings = config.data.label_columns
+    if findings is not None:
+        cohort = Cohort(cohort.table, cohort.root, cohort.group_column, findings)
+    return cohort.select(findings or choose_classes(cohort.classes, config.data.classes))
+
+
 def usable(cohort: Cohort, config: RunConfig) -> tuple[Cohort, CohortReport]:
     """Keep the configured classes or findings and return the check of what is left.
 
     Raises:
         CohortError: if a class or the column ``split`` is missing, or the check found problems.
     """
-    findings = config.data.label_columns
-    if findings is not None:
-        cohort = Cohort(cohort.table, cohort.root, cohort.group_column, findings)
-    cohort = cohort.select(findings or choose_classes(cohort.classes, config.data.classes))
+    cohort = with_classes(cohort, config)
     if "split" not in cohort.table.columns:
         raise CohortError(
             "training needs a column `split` with train, val and test. "
@@ -117,7 +126,11 @@ def resolve(config: RunConfig, cohort: Cohort, report: CohortReport) -> RunConfi
 
 
 def snapshot(cohort: Cohort, report: CohortReport, out: Path) -> Cohort:
-    """Write ``cohort.csv`` with row, pixel digest and group of each image, and read it back."""
+    """Write ``cohort.csv`` with row, pixel digest and group of each image, and read it back.
+
+    Raises:
+        ModelFileError: if there is one of another cohort already; that stays as it is.
+    """
     table = cohort.table.copy()
     if "row" not in table.columns:
         table["row"] = range(len(table))
@@ -125,5 +138,13 @@ def snapshot(cohort: Cohort, report: CohortReport, out: Path) -> Cohort:
     table["synthetic"] = [int(bool(r and r.synthetic)) for r in report.references]
     table["group"] = cohort.groups()
     findings = cohort.label_columns
-    Cohort(table, cohort.root, "group", findings).save(out / "cohort.csv")
-    return Cohort.read(out / "cohort.csv", group="group", label_columns=findings)
+    path, new = out / "cohort.csv", out / ".cohort.csv"
+    Cohort(table, cohort.root, "group", findings).save(new)
+    if path.exists() and path.read_bytes() != new.read_bytes():
+        new.unlink()
+        raise ModelFileError(
+            "the unfinished run was started with another cohort; resume with the same one, or "
+            "train into a new folder."
+        )
+    new.replace(path)
+    return Cohort.read(path, group="group", label_columns=findings)

@@ -20,6 +20,7 @@ Names = NDArray[np.object_]
 Cases = Mapping[str, NDArray[np.bool_]]
 _ATTEMPTS = 20
 _LEAST = {"train": 2, "val": 1, "test": 1}
+_LEAST_IN_WORDS = "at least 2 cases for training, 1 for validation and 1 for the test"
 _NOTHING = "none"
 """Stratum of the rows without a certain finding."""
 
@@ -140,8 +141,8 @@ def _split_names(
         if _has_enough(names, cases):
             return names
     raise CohortError(
-        f"no split of this size gives {_every(cases)} at least {_LEAST} cases; the cohort is too "
-        "small or its groups are too large."
+        f"no split of this size gives {_every(cases)} {_LEAST_IN_WORDS}; the cohort is too small "
+        "or its groups are too large."
     )
 
 
@@ -209,6 +210,12 @@ def split_of_fold(cohort: Cohort, fold: int, *, seed: int, val_fraction: float =
     groups = np.array(cohort.groups(), dtype=object)
     test = (cohort.table["fold"] == fold).to_numpy()
     rest = np.flatnonzero(~test)
+    for name, rows in cases.items():
+        if not (test & rows).any():
+            raise CohortError(
+                f"fold {fold} must have an image of {name.rstrip(',')} to be tested on, and has "
+                "none; write the folds with `medproto cohort split COHORT.csv --folds 5 --seed 0`."
+            )
     for attempt in _seeds(seed):
         names = np.where(test, "test", "train").astype(object)
         names[rest[_take(strata[rest], groups[rest], val_fraction, attempt)]] = "val"
@@ -218,6 +225,6 @@ def split_of_fold(cohort: Cohort, fold: int, *, seed: int, val_fraction: float =
                 table.assign(split=names), cohort.root, cohort.group_column, cohort.label_columns
             )
     raise CohortError(
-        f"with fold {fold} for the test, no split of the rest gives {_every(cases)} at least "
-        f"{_LEAST} cases; ask for fewer folds."
+        f"with fold {fold} for the test, no split of the rest gives {_every(cases)} "
+        f"{_LEAST_IN_WORDS}; ask for fewer folds."
     )

@@ -337,7 +337,6 @@ def test_dashboard_passes_its_arguments_on(main, monkeypatch):
             1,
             "Permission denied: cohort.csv",
         ),
-        (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
 def test_other_ends_are_one_line_too(main, monkeypatch, error, status, text):
@@ -351,6 +350,17 @@ def test_other_ends_are_one_line_too(main, monkeypatch, error, status, text):
     assert err.count("\n") == 1
 
 
+def test_an_interrupted_command_says_so(main, monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipelines.doctor.examine", interrupted)
+    found, out, err = main("doctor")
+    assert (found, out.strip()) == (130, "")
+    assert "interrupted; nothing unfinished was left as a result" in err
+    assert err.strip().count("\n") == 0
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["--help"], ["train", "--help"], ["cohort", "--help"], ["predict", "--help"]],
@@ -362,7 +372,15 @@ def test_help(arguments):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["train"], ["nothing"], ["evaluate", "run", "--nope"], ["predict", "run"]]
+    "arguments",
+    [
+        ["train"],
+        ["nothing"],
+        ["evaluate", "run", "--nope"],
+        ["evaluate", "run", "--cohort", "other.csv", "--split", "val"],
+        ["evaluate", "run", "--group", "case"],
+        ["predict", "run"],
+    ],
 )
 def test_wrong_usage_has_status_two(arguments):
     assert command(*arguments).exit_code == 2

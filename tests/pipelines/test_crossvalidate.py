@@ -104,15 +104,53 @@ def test_another_cohort_or_configuration_is_refused(done, folds, config, tmp_pat
     other = load_config(None, ["seed=5"])
     with pytest.raises(ModelFileError, match="with another config; choose a new one"):
         crossvalidate(folds, out, other, twin=True)
+    grouped = Cohort(folds.table, folds.root, "image")
+    with pytest.raises(ModelFileError, match="with another group column; choose a new one"):
+        crossvalidate(grouped, out, config, twin=True)
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ModelFileError, match="the folder is not empty"):
         crossvalidate(folds, tmp_path, config)
 
 
-def test_a_damaged_fold_is_named(done, folds, config, tmp_path):
+def test_a_table_that_was_refused_does_not_keep_the_folder(folds, config, tmp_path):
+    one_class = folds.table.assign(fold=(folds.table["label"] == "blob").astype(int))
+    with pytest.raises(CohortError, match="fold 0 must have an image of class 'blob' to be tested"):
+        crossvalidate(Cohort(one_class, folds.root), tmp_path / "cv", config)
+    broken = folds.table.copy()
+    broken.loc[0, "image"] = "none.png"
+    for table in (broken, broken):  # the second finds what the first left
+        with pytest.raises(CohortError, match="problem"):
+            crossvalidate(Cohort(table, folds.root), tmp_path / "cv", config)
+    with pytest.raises(CohortError, match="problem"):
+        crossvalidate(Cohort(broken.iloc[:-1], folds.root), tmp_path / "cv", config)
+
+
+def test_classes_that_are_not_trained_need_not_be_in_every_fold(done, folds, config, tmp_path):
+    rare = folds.table.iloc[[0]].assign(label="rare", image=folds.table["image"].iloc[0])
+    table = pd.concat([folds.table, rare], ignore_index=True)
+    chosen = config.model_copy(
+        update={"data": config.data.model_copy(update={"classes": ("normal", "blob")})}
+    )
+
+    class Enough(Exception):
+        pass
+
+    def stop(cohort, *arguments, **options):
+        assert set(cohort.table["label"]) == {"normal", "blob"}
+        raise Enough
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.crossvalidate.train", stop)
+        with pytest.raises(Enough):
+            crossvalidate(Cohort(table, folds.root), tmp_path / "cv", chosen)
+
+
+@pytest.mark.parametrize("part", [b"nothing", b"", "half"], ids=["garbage", "empty", "half"])
+def test_a_damaged_fold_is_named(done, folds, config, tmp_path, part):
     copy = tmp_path / "cv"
     shutil.copytree(done[0], copy)
-    (copy / "fold-0" / "cases.npz").write_bytes(b"nothing")
+    path = copy / "fold-0" / "cases.npz"
+    path.write_bytes(path.read_bytes()[:300] if part == "half" else part)
     with pytest.raises(ModelFileError, match=r"fold-0/cases.npz is damaged; delete it"):
         crossvalidate(folds, copy, config, twin=True)
 

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from medproto.data import Cohort
 from medproto.errors import CohortError, ImageReadError, ModelFileError
@@ -136,6 +137,31 @@ def test_a_bad_image_of_another_cohort_is_named_by_its_row(tiny_run, tiny_cohort
     table.loc[0, "label"] = "fracture"
     table.loc[12, "image"] = "gone.png"
     with pytest.raises(ImageReadError, match=r"^row 12: "):
+        evaluate_run(tiny_run, cohort=Cohort(table, tiny_cohort.root))
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ((50, 64), r"^row 13: the mask must have the image's shape \[64, 64\], got \[64, 50\]"),
+        ((90, 90), r"^row 13: the mask must have the image's shape \[64, 64\], got \[90, 90\]"),
+        (None, r"^row 13: the mask is unusable: the content must be DICOM"),
+    ],
+    ids=["narrow", "large", "garbage"],
+)
+def test_a_mask_that_does_not_fit_its_image_is_named(
+    tiny_run, tiny_cohort, tmp_path, size, message
+):
+    bad = tmp_path / "mask.png"
+    if size is None:
+        bad.write_bytes(b"nothing")
+    else:
+        Image.new("L", size, 255).save(bad)
+    table = tiny_cohort.table.copy()
+    table.loc[0, "label"] = "fracture"  # left out; rows keep their numbers
+    assert table.loc[13, "label"] == "blob"
+    table.loc[13, "mask"] = str(bad)
+    with pytest.raises(CohortError, match=message):
         evaluate_run(tiny_run, cohort=Cohort(table, tiny_cohort.root))
 
 

@@ -187,10 +187,13 @@ def test_a_finished_or_used_folder_is_refused(tiny_cohort, tiny_config, tiny_pat
     for resume in (False, True):
         with pytest.raises(ModelFileError, match="holds a finished run"):
             train(tiny_cohort, tiny_path, tiny_config, twin=True, resume=resume)
-    (tmp_path / "note.txt").write_text("mine")
-    with pytest.raises(ModelFileError, match="not empty"):
-        train(tiny_cohort, tmp_path, tiny_config)
-    assert [p.name for p in tmp_path.iterdir()] == ["note.txt"]
+    tiny_cohort.save(tmp_path / "cohort.csv")  # somebody's own table
+    mine = (tmp_path / "cohort.csv").read_bytes()
+    for resume in (False, True):
+        with pytest.raises(ModelFileError, match="not empty, and holds no unfinished run"):
+            train(tiny_cohort, tmp_path, tiny_config, resume=resume)
+    assert [p.name for p in tmp_path.iterdir()] == ["cohort.csv"]
+    assert (tmp_path / "cohort.csv").read_bytes() == mine
 
 
 def test_a_cohort_without_split_is_refused(tiny_cohort, tiny_config, tmp_path):
@@ -312,8 +315,13 @@ def test_no_model_before_the_evaluation_and_a_resume_finishes(
     assert not (out / "model.json").exists()
     assert not (out / "model.safetensors").exists()
     written = (out / "config.yaml").read_text()
-    with pytest.raises(ModelFileError, match="not empty"):
+    table = (out / "cohort.csv").read_bytes()
+    with pytest.raises(ModelFileError, match="unfinished run; go on with it by --resume"):
         train(tiny_cohort, out, tiny_config, twin=True)
+    less = Cohort(tiny_cohort.table.iloc[:-1], tiny_cohort.root, tiny_cohort.group_column)
+    with pytest.raises(ModelFileError, match="started with another cohort"):
+        train(less, out, tiny_config, twin=True, resume=True)
+    assert (out / "cohort.csv").read_bytes() == table
     other = load_config(None, [*tiny_settings, "seed=1"])
     with pytest.raises(ModelFileError, match="another configuration or cohort"):
         train(tiny_cohort, out, other, twin=True, resume=True)
