@@ -11,6 +11,7 @@ from pipelines.config import load_config
 from pipelines.datasets import ImageSet
 from pipelines.initialization import start_prototypes
 from pipelines.marked_cells import marked_cells
+from pipelines.mask_cost import MaskCost
 from pipelines.train import train
 
 # Centres at 2, 6, 10, 14 along both axes of 16 x 16 pixels.
@@ -88,3 +89,28 @@ def test_every_prototype_of_the_finding_lies_in_its_mask(
         near = marked[tuple(slice(max(v - 4, 0), v + 5) for v in scaled)]
         assert near.any()
     assert found == sum(source.class_name == "blob" for source in run.sources) > 0
+
+
+@pytest.mark.parametrize("setting", ["training.peak_in_masks=0.5", "training.fine_annotation=0.1"])
+def test_marks_are_laid_on_the_place_where_cells_look(
+    tiny_cohort, tiny_settings, tmp_path, monkeypatch, setting
+):
+    seen = []
+
+    class Seen(MaskCost):
+        def __init__(self, model, **options):
+            seen.append((model.grid.first_center, options))
+            super().__init__(model, **options)
+
+    monkeypatch.setattr("pipelines.steps.MaskCost", Seen)
+    monkeypatch.setattr("pipelines.steps.measure_center_shift", lambda *_: (3.0, -2.0))
+    run = train(tiny_cohort, tmp_path / "run", load_config(None, [*tiny_settings, setting]))
+    assert run.network.center_shift.tolist() == [3.0, -2.0]
+    expected = run.network.grid.first_center  # has that shift
+    assert len(seen) == 2  # warm and joint
+    name = setting.removeprefix("training.").split("=")[0]
+    for first_center, options in seen:
+        assert first_center == pytest.approx(expected)
+        assert options[name] > 0
+    history = run.history.set_index("segment")
+    assert (history.loc["joint", name] > 0).all()
