@@ -236,7 +236,7 @@ def test_an_interrupted_training_is_no_run_and_resumes_to_the_same_model(
     assert not (tmp_path / "run" / "model.json").exists()
     with pytest.raises(MedProtoError, match=r"must hold model\.json"):
         _ = RunFolder(tmp_path / "run").network
-    with pytest.raises(MedProtoError, match="not empty"):
+    with pytest.raises(MedProtoError, match="unfinished run; go on with it by --resume"):
         train(cohort, tmp_path / "run", config, twin=True)
     other = load_config(None, ["seed=1", *SMALL])
     with pytest.raises(MedProtoError, match="another configuration or cohort"):
