@@ -44,10 +44,12 @@ class MaskCost:
         self._fine_annotation, self._peak_in_masks = fine_annotation, peak_in_masks
         self._patches_in_masks = patches_in_masks
 
-    def distances(
+    def __call__(
         self, output: ProtoPNetOutput, pooled: Tensor, membership: Tensor, mask: Tensor
-    ) -> Tensor:
-        """Return the distances ``[B, P]`` that cluster and separation cost count.
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the distances ``[B, P]`` that cluster and separation cost count, and the losses.
+
+        The losses in use are scalars by name, and ``loss`` is their weighted sum.
 
         Args:
             output: of the batch.
@@ -55,30 +57,23 @@ class MaskCost:
             membership: ``[B, K]``, 1, 0 or NaN.
             mask: ``[B, *S]`` bool; an image whose mask is empty has nothing marked.
         """
-        if not self._patches_in_masks:
-            return pooled
-        shows = membership[:, self._classes] == 1  # [B, P]
-        outside = ~marked_cells(self._grid, mask[:, None])[:, None]  # [B, 1, *G]
-        nearest = output.distances.masked_fill(outside, torch.inf).flatten(2).amin(dim=2)
-        return torch.where(shows, nearest, pooled)
-
-    def __call__(self, similarities: Tensor, membership: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """Return the scalars of the losses in use, and ``loss``, their weighted sum.
-
-        Args:
-            similarities: ``[B, P, *G]``.
-            membership: ``[B, K]``, 1, 0 or NaN.
-            mask: ``[B, *S]`` bool.
-        """
-        terms, total = {}, similarities.new_zeros(())
+        inside = marked_cells(self._grid, mask[:, None])  # [B, *G]
+        terms, total = {}, pooled.new_zeros(())
         if self._fine_annotation:
-            has_mask = mask.flatten(1).any(dim=1)
             terms["fine_annotation"] = self._outside(
-                similarities, membership, self._classes, mask=mask, has_mask=has_mask
+                output.similarities,
+                membership,
+                self._classes,
+                mask=mask,
+                has_mask=mask.flatten(1).any(dim=1),
             )
             total = total + self._fine_annotation * terms["fine_annotation"]
         if self._peak_in_masks:
-            inside = marked_cells(self._grid, mask[:, None])
-            terms["peak_in_masks"] = self._peak(similarities, membership, self._classes, inside)
-            total = total + self._peak_in_masks * terms["peak_in_masks"]
-        return {**terms, "loss": total}
+            peak = self._peak(output.similarities, membership, self._classes, inside)
+            terms["peak_in_masks"] = peak
+            total = total + self._peak_in_masks * peak
+        if self._patches_in_masks:
+            nearest = output.distances.masked_fill(~inside[:, None], torch.inf).flatten(2)
+            shows = membership[:, self._classes] == 1  # [B, P]
+            pooled = torch.where(shows, nearest.amin(dim=2), pooled)
+        return pooled, {**terms, "loss": total}

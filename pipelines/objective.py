@@ -63,9 +63,13 @@ def prototype_step(
     def step(images: Tensor, labels: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
         output = model.evidence(images)
         distances = model.pool_distances(output.distances)
-        membership = objective.head_loss.membership(output.logits, labels)
+        added = []
         if marks is not None and mask is not None:
-            distances = marks.distances(output, distances, membership, mask)
+            membership = objective.head_loss.membership(output.logits, labels)
+            distances, more = marks(output, distances, membership, mask)
+            added.append(more)
+        if patches is not None:
+            added.append(patches())
         terms = objective(output.logits, distances, labels, model.prototype_class)
         if orthogonality:
             cost = likeness(model.prototype_layer.vectors, model.prototype_class)
@@ -73,11 +77,7 @@ def prototype_step(
         if l1:
             size = l1_of_other_classes(model.last_layer.weight, model.prototype_class)
             terms = {**terms, "loss": terms["loss"] + l1 * size, "l1": size}
-        if marks is not None and mask is not None:
-            more = marks(output.similarities, membership, mask)
-            terms = {**terms, **more, "loss": terms["loss"] + more["loss"]}
-        if patches is not None:
-            more = patches()
+        for more in added:
             terms = {**terms, **more, "loss": terms["loss"] + more["loss"]}
         return terms
 
