@@ -9,10 +9,11 @@ and measured from the outer corner of the first pixel: pixel ``i`` covers ``[i, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from medproto.coordinates import CellGrid, PixelBox, Placement
 
 __all__ = [
     "BoxFaithfulness",
@@ -32,68 +33,6 @@ HeadKind = Literal["multiclass", "binary", "multilabel", "ordinal"]
 
 
 @dataclass(frozen=True, slots=True)
-class PixelBox:
-    """Axis-aligned box of pixels: zero-based indices in array order, ``stop`` exclusive.
-
-    Raises:
-        ValueError: if the axes disagree, an index is negative or the box is empty.
-    """
-
-    start: tuple[int, ...]
-    stop: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.start) != len(self.stop) or not self.start:
-            raise ValueError(
-                f"start and stop must have the same axes, got {self.start}, {self.stop}."
-            )
-        if any(a < 0 or b <= a for a, b in zip(self.start, self.stop, strict=True)):
-            raise ValueError(f"box must satisfy 0 <= start < stop, got {self.start}, {self.stop}.")
-
-    @classmethod
-    def from_list(cls, values: Sequence[int]) -> PixelBox:
-        """Read ``[row0, col0, row1, col1]``, or ``[*start, *stop]`` for any number of axes.
-
-        Raises:
-            ValueError: if the number of values is odd or the box is not valid.
-        """
-        half, odd = divmod(len(values), 2)
-        if odd:
-            raise ValueError(f"a box needs an even number of values, got {len(values)}.")
-        return cls(tuple(int(v) for v in values[:half]), tuple(int(v) for v in values[half:]))
-
-    def to_list(self) -> list[int]:
-        """Return ``[*start, *stop]``, the inverse of :meth:`from_list`."""
-        return [*self.start, *self.stop]
-
-    @property
-    def center(self) -> tuple[float, ...]:
-        """Position of the middle, per axis, in pixels from the outer corner."""
-        return tuple((a + b) / 2 for a, b in zip(self.start, self.stop, strict=True))
-
-    @property
-    def size(self) -> int:
-        """Number of pixels inside."""
-        return math.prod(b - a for a, b in zip(self.start, self.stop, strict=True))
-
-    def to_mm(self, spacing_mm: Sequence[float]) -> tuple[float, ...]:
-        """Return ``(*start, *stop)`` in millimetres from the outer corner of the first pixel.
-
-        Args:
-            spacing_mm: distance of neighbouring pixel centres along each axis, in array order.
-
-        Raises:
-            ValueError: if the number of axes differs.
-        """
-        if len(spacing_mm) != len(self.start):
-            raise ValueError(
-                f"spacing_mm must have {len(self.start)} values, got {list(spacing_mm)}."
-            )
-        ends = (*self.start, *self.stop)
-        return tuple(value * step for value, step in zip(ends, (*spacing_mm, *spacing_mm)))
-
-
-@dataclass(frozen=True, slots=True)
 class ImageReference:
     """What is known of a decoded image, without any identity.
 
@@ -103,12 +42,22 @@ class ImageReference:
         modality: DICOM Modality, or the file format in capitals for plain images (``"PNG"``).
         bits_stored: significant bits of a stored pixel.
         spacing_mm: distance of pixel centres along each axis, ``None`` when the file has none.
-        spacing_kind: ``"PixelSpacing"``, ``"ImagerPixelSpacing"`` (detector plane, not the
-            patient), ``"NominalScannedPixelSpacing"``, or ``"none"``.
+        spacing_kind: the attribute that it is from: ``"PixelSpacing"``, ``"ImagerPixelSpacing"``
+            (detector plane, not the patient), ``"EstimatedRadiographicMagnificationFactor"`` (the
+            detector's, divided by that factor), ``"NominalScannedPixelSpacing"``,
+            ``"SequenceOfUltrasoundRegions"``, ``"affine"`` (volumes), or ``"none"``.
         inverted: a MONOCHROME1 image, turned once so that larger means brighter.
-        voi: how the grey range was chosen: ``"window"``, ``"lut"`` or ``"full-range"``.
-        window: ``(center, width)`` in modality units when ``voi == "window"``.
+        voi: how the gray range was chosen: ``"window"`` or ``"lut"`` of the file,
+            ``"explicit-window"``, ``"percentile"`` or ``"full-range"``.
+        window: ``(center, width)`` in modality units, if the range was one.
         synthetic: the file says that it does not come from a patient.
+        presentation_intent: DICOM PresentationIntentType, ``"FOR PRESENTATION"`` (the maker's gray
+            scale has been applied) or ``"FOR PROCESSING"``; empty where the file does not say.
+        padded: stored pixels with the padding value of the file, shown black.
+        frame: zero-based frame that was taken from a file of several.
+        affine: three rows of ``n + 1`` numbers, for ``n`` axes: from stored indices to millimetres
+            in the patient, DICOM's axes (to the left, to the back, to the head). ``None`` where
+            the file has no patient coordinates.
     """
 
     pixel_digest: str
@@ -121,65 +70,25 @@ class ImageReference:
     voi: str = "full-range"
     window: tuple[float, float] | None = None
     synthetic: bool = False
+    presentation_intent: str = ""
+    padded: int = 0
+    frame: int | None = None
+    affine: tuple[tuple[float, ...], ...] | None = None
 
+    def to_patient(self, position: Sequence[float]) -> tuple[float, ...]:
+        """Return the point in the patient, in mm, of a position in stored pixels.
 
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where a stored image lies in the network's input: ``network = stored * scale + offset``.
-
-    All values are positions (see the module's head), per axis in array order.
-    """
-
-    stored_shape: tuple[int, ...]
-    network_shape: tuple[int, ...]
-    scale: tuple[float, ...]
-    offset: tuple[float, ...]
-
-    def to_network(self, position: Sequence[float]) -> tuple[float, ...]:
-        """Map a position in stored pixels to network pixels."""
-        return tuple(p * s + o for p, s, o in zip(position, self.scale, self.offset, strict=True))
-
-    def to_stored(self, position: Sequence[float]) -> tuple[float, ...]:
-        """Map a position in network pixels to stored pixels; the inverse of `to_network`."""
-        return tuple((p - o) / s for p, s, o in zip(position, self.scale, self.offset, strict=True))
-
-    def box_to_stored(self, start: Sequence[float], stop: Sequence[float]) -> PixelBox:
-        """Smallest stored box that covers the network positions, clipped to the image.
-
-        A box that lies wholly in the padding collapses onto the nearest border pixel.
+        Raises:
+            ValueError: if the file has no patient coordinates, or the number of axes differs.
         """
-        first, last = self.to_stored(start), self.to_stored(stop)
-        shape = self.stored_shape
-        low = [min(max(math.floor(v + 1e-6), 0), n - 1) for v, n in zip(first, shape, strict=True)]
-        high = [
-            min(max(math.ceil(v - 1e-6), a + 1), n)
-            for v, a, n in zip(last, low, shape, strict=True)
-        ]
-        return PixelBox(tuple(low), tuple(high))
-
-
-@dataclass(frozen=True, slots=True)
-class CellGrid:
-    """The true place of the feature cells in the network's input.
-
-    Cell ``i`` of an axis is centred at position ``first_center + i * stride`` (network pixels).
-
-    Args:
-        shape: number of cells per axis.
-        first_center: position of the centre of cell 0, per axis; not always half a stride.
-        stride: distance of neighbouring cells, network pixels per axis.
-        receptive_field: theoretical side of the field of one cell, network pixels per axis.
-    """
-
-    shape: tuple[int, ...]
-    first_center: tuple[float, ...]
-    stride: tuple[float, ...]
-    receptive_field: tuple[float, ...]
-
-    def center(self, cell: Sequence[int]) -> tuple[float, ...]:
-        """Position of the centre of ``cell`` (zero-based index per axis)."""
+        if self.affine is None:
+            raise ValueError("the image must have patient coordinates, its file has none.")
+        if len(position) != len(self.shape):
+            raise ValueError(f"position must have {len(self.shape)} values, got {list(position)}.")
+        index = [value - 0.5 for value in position]
         return tuple(
-            f + i * s for i, f, s in zip(cell, self.first_center, self.stride, strict=True)
+            sum(step * i for step, i in zip(row[:-1], index, strict=True)) + row[-1]
+            for row in self.affine
         )
 
 

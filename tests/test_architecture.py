@@ -12,7 +12,7 @@ MAY_IMPORT = {
     "pipelines": {"medproto", "audit"},
     "dashboards": {"medproto", "audit", "pipelines"},
 }
-BASE = {"records", "errors"}
+BASE = {"records", "errors", "coordinates"}
 INSIDE_MEDPROTO = {
     "data": BASE,
     "transforms": BASE | {"data"},  # the loading transform calls the reader

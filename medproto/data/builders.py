@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from medproto.data.cohort import Cohort
-from medproto.data.images import file_kind
+from medproto.data.signature import file_kind
 from medproto.data.table import read_table
 from medproto.errors import CohortError, ImageReadError
 

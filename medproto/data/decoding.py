@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels import get_decoder
+from pydicom.uid import JPEGExtended12Bit
 
 from medproto.errors import ImageReadError
 
@@ -30,8 +31,8 @@ _PREFERRED = ("pydicom", "pylibjpeg", "pyjpegls", "pillow")
 _WORKER = Path(__file__).with_name("gdcm_worker.py")
 
 
-def decode(dataset: Dataset, path: Path) -> tuple[NDArray[Any], str]:
-    """Return the stored pixels of a single frame and their photometric interpretation.
+def decode(dataset: Dataset, path: Path, frame: int = 0) -> tuple[NDArray[Any], str]:
+    """Return the stored pixels of a zero-based frame and their photometric interpretation.
 
     Color comes as RGB wherever pydicom converts to it. Not safe for threads: callers hold the lock
     of `medproto.data.stored.quietly`.
@@ -51,9 +52,11 @@ def decode(dataset: Dataset, path: Path) -> tuple[NDArray[Any], str]:
         decoder = get_decoder(syntax)
         plugins = decoder.available_plugins
         plugin = next((p for p in _PREFERRED if p in plugins), "")
+        if syntax == JPEGExtended12Bit and int(dataset.BitsStored) > 8:
+            plugin = ""  # the others read its 8-bit kind alone
         if not plugin and "gdcm" in plugins:
-            return _CHILD.decode(path)
-        stored, properties = decoder.as_array(dataset, decoding_plugin=plugin)
+            return _CHILD.decode(path, frame)
+        stored, properties = decoder.as_array(dataset, index=frame, decoding_plugin=plugin)
     except Exception as cause:  # each plug-in has its own
         raise ImageReadError(
             f"pixels in {name} cannot be decoded ({type(cause).__name__}): they are damaged or "
@@ -69,7 +72,7 @@ class _Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
 
-    def decode(self, path: Path) -> tuple[NDArray[Any], str]:
+    def decode(self, path: Path, frame: int) -> tuple[NDArray[Any], str]:
         """Return pixels and photometric interpretation.
 
         Raises:
@@ -79,7 +82,7 @@ class _Child:
         if process.stdin is None or process.stdout is None:
             raise ValueError("the worker must have pipes.")
         try:
-            process.stdin.write(json.dumps(str(path.absolute())).encode() + b"\n")
+            process.stdin.write(json.dumps([str(path.absolute()), frame]).encode() + b"\n")
             process.stdin.flush()
             answer = json.loads(process.stdout.readline())
             if "error" in answer:

@@ -1,4 +1,4 @@
-"""Single-frame DICOM images: decoded, on a gray scale where larger is brighter, with spacing.
+"""DICOM frames: decoded, on a gray scale where larger is brighter, with spacing and place.
 
 Steps, in the order of DICOM PS3.4 N.2: decode, modality LUT, VOI policy, and the inversion of
 MONOCHROME1, exactly once. pydicom's own ``apply_presentation_lut`` leaves MONOCHROME1 as it is when
@@ -7,7 +7,6 @@ the file has no Presentation LUT module, and MONAI's reader neither inverts nor 
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import Path
 from typing import Any
@@ -19,65 +18,118 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut
 
 from medproto.data.decoding import decode
-from medproto.data.gray import apply_modality, apply_voi
-from medproto.data.stored import MIN_SIDE, check_size, luma, pixel_digest, quietly, refusing
+from medproto.data.frames import frame_count, frame_dataset
+from medproto.data.gray import GrayPolicy, Voi, apply_modality, apply_voi
+from medproto.data.padding import padding_mask
+from medproto.data.patient_space import read_plane
+from medproto.data.spacing import read_spacing
+from medproto.data.stored import (
+    MIN_SIDE,
+    check_bytes,
+    check_size,
+    luma,
+    pixel_digest,
+    quietly,
+    refusing,
+)
 from medproto.errors import ImageReadError
 from medproto.records import ImageReference
 
-__all__ = ["code_string", "is_synthetic", "read_dicom", "read_dicom_stored"]
+__all__ = [
+    "bits_of",
+    "code_string",
+    "decode_frame",
+    "gray_values",
+    "is_synthetic",
+    "open_dicom",
+    "read_dicom",
+    "read_dicom_stored",
+]
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _GRAY = ("MONOCHROME1", "MONOCHROME2")
 _CODE_STRING = re.compile(r"[A-Z0-9_ ]{1,16}")
 
 
-def read_dicom(path: Path, *, voi: str) -> tuple[NDArray[np.float64], ImageReference]:
+def read_dicom(
+    path: Path, *, policy: GrayPolicy, frame: int | None = None
+) -> tuple[NDArray[np.float64], ImageReference]:
     """Return gray values ``[rows, columns]`` in [0, 1] and what is known of the image.
 
-    Color images become gray by their luma. Overlays and burned-in text are left as they are.
+    Color images become gray by their luma; the policy does not concern them. Padding is black.
+    Overlays and burned-in text are left as they are.
 
     Args:
-        voi: ``"voi"`` (VOI LUT, else window, else the full range) or ``"full-range"`` (what
-            ``BitsStored`` allows, after the modality LUT).
+        policy: see `medproto.data.gray`.
+        frame: zero-based; ``None`` for a file of a single frame.
 
     Raises:
-        ImageReadError: if the file is no DICOM image of a single frame that can be decoded.
+        ImageReadError: if the file is no DICOM image that can be decoded, or has no such frame.
     """
     with quietly(), refusing("the DICOM image"):
-        dataset, stored, photometric = _decode(path, least=MIN_SIDE)
-        bits = int(dataset.BitsStored) if stored.dtype.kind != "f" else 8 * stored.itemsize
-        window, kind = None, "full-range"
-        if photometric in _GRAY:
-            if not np.isfinite(stored).all():
-                raise ImageReadError("pixels must be finite, got NaN or infinity.")
-            pixels, kind, window = apply_voi(apply_modality(stored, dataset), dataset, voi=voi)
-        else:
-            pixels = np.clip(luma(_colors(stored, dataset, photometric)), 0, 1)
+        dataset = open_dicom(path)
+        index = _chosen(dataset, frame)
+        stored, photometric = decode_frame(dataset, path, index, least=MIN_SIDE)
+        flat = frame_dataset(dataset, index)
+        gray, padded = gray_values(stored, flat, photometric, policy)
         inverted = photometric == "MONOCHROME1"
-        spacing, spacing_kind = _spacing(dataset)
+        spacing = read_spacing(flat)
+        plane = read_plane(flat)
+        in_patient = plane is not None and spacing.kind == "PixelSpacing"
         reference = ImageReference(
             pixel_digest=pixel_digest(stored),
             shape=(stored.shape[0], stored.shape[1]),
             modality=code_string(dataset, "Modality") or "OT",
-            bits_stored=bits,
-            spacing_mm=spacing,
-            spacing_kind=spacing_kind,
+            bits_stored=bits_of(stored, dataset),
+            spacing_mm=spacing.mm,
+            spacing_kind=spacing.kind,
             inverted=inverted,
-            voi=kind,
-            window=window,
+            voi=gray.kind,
+            window=gray.window,
             synthetic=is_synthetic(dataset),
+            presentation_intent=code_string(dataset, "PresentationIntentType"),
+            padded=padded,
+            frame=frame,
+            affine=plane.affine(spacing.mm) if in_patient and plane and spacing.mm else None,
         )
-    return (1 - pixels if inverted else pixels), reference
+    return gray.pixels, reference
 
 
-def read_dicom_stored(path: Path) -> NDArray[Any]:
+def read_dicom_stored(path: Path, *, frame: int | None = None) -> NDArray[Any]:
     """Return the stored pixels ``[rows, columns]``, or ``[rows, columns, 3]``, of a DICOM file.
 
     Raises:
         ImageReadError: as `read_dicom`.
     """
     with quietly(), refusing("the DICOM image"):
-        return _decode(path, least=1)[1]
+        dataset = open_dicom(path)
+        return decode_frame(dataset, path, _chosen(dataset, frame), least=1)[0]
+
+
+def gray_values(
+    stored: NDArray[Any], flat: Dataset, photometric: str, policy: GrayPolicy
+) -> tuple[Voi, int]:
+    """Return the gray values of a decoded frame, larger is brighter, and its pixels of padding.
+
+    Args:
+        flat: the elements that hold for the frame, see `frame_dataset`.
+    """
+    if photometric not in _GRAY:
+        pixels = np.clip(luma(_colors(stored, flat, photometric)), 0, 1)
+        return Voi(pixels, "full-range", None), 0
+    if not np.isfinite(stored).all():
+        raise ImageReadError("pixels must be finite, got NaN or infinity.")
+    padding = padding_mask(stored, flat)
+    gray = apply_voi(apply_modality(stored, flat), flat, policy, padding=padding)
+    pixels = 1 - gray.pixels if photometric == "MONOCHROME1" else gray.pixels
+    if padding is None:
+        return gray._replace(pixels=pixels), 0
+    return gray._replace(pixels=np.where(padding, 0.0, pixels)), int(padding.sum())
+
+
+def bits_of(stored: NDArray[Any], dataset: Dataset) -> int:
+    """Return the significant bits of a stored pixel."""
+    return 8 * stored.itemsize if stored.dtype.kind == "f" else int(dataset.BitsStored)
 
 
 def code_string(dataset: Dataset, keyword: str) -> str:
@@ -94,38 +146,57 @@ def is_synthetic(dataset: Dataset) -> bool:
     return "SYNTHETIC" in [v.strip().upper() for v in values[2:]] or "SYNTHETIC" in comments
 
 
-def _decode(path: Path, *, least: int) -> tuple[Dataset, NDArray[Any], str]:
-    """Return the dataset, its stored pixels and the photometric interpretation of these."""
+def open_dicom(path: Path) -> Dataset:
+    """Read the elements of a DICOM file that holds pixels.
+
+    Raises:
+        ImageReadError: if it is larger than `MAX_BYTES`, or holds no pixels.
+    """
+    check_bytes(path)
     # Not `force`: a file without the DICOM prefix is refused, not guessed at.
     dataset = pydicom.dcmread(path)
-    _check_header(dataset, least=least)
-    stored, photometric = decode(dataset, path)
+    missing = [name for name in ("Rows", "Columns") if dataset.get(name) is None]
+    if missing or not any(keyword in dataset for keyword in _PIXELS):
+        raise ImageReadError("the DICOM file must hold pixels; it has none, or is truncated.")
+    return dataset
+
+
+def decode_frame(
+    dataset: Dataset, path: Path, frame: int, *, least: int
+) -> tuple[NDArray[Any], str]:
+    """Return the stored pixels of a zero-based frame and their photometric interpretation.
+
+    Raises:
+        ImageReadError: if the header describes no image of a sensible size, before anything is
+            decoded, or the pixels are not those that it describes.
+    """
     shape = [int(dataset.Rows), int(dataset.Columns)]
+    check_size(*shape, least=least)
+    if "PixelData" in dataset:
+        bits, allocated = int(dataset.BitsStored), int(dataset.BitsAllocated)
+        if not 1 <= bits <= allocated <= 32:
+            raise ImageReadError(
+                f"BitsStored must lie in 1..BitsAllocated, at most 32, got {bits} of {allocated}."
+            )
+    stored, photometric = decode(dataset, path, frame)
     if list(stored.shape[:2]) != shape:
         raise ImageReadError(
             f"pixels must have the header's shape {shape}, got {list(stored.shape)}."
         )
-    return dataset, stored, photometric
+    return stored, photometric
 
 
-def _check_header(dataset: Dataset, *, least: int) -> None:
-    """Refuse what is not a single frame of a sensible size, before decoding it."""
-    if not any(keyword in dataset for keyword in _PIXELS):
-        raise ImageReadError("the DICOM file must hold pixels; it has none, or is truncated.")
-    if "SharedFunctionalGroupsSequence" in dataset or "PerFrameFunctionalGroupsSequence" in dataset:
-        raise ImageReadError("an enhanced multi-frame object: single-frame only for now.")
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    if frames != 1:
+def _chosen(dataset: Dataset, frame: int | None) -> int:
+    """Return the frame to read: the one that was named, or the only one."""
+    count = frame_count(dataset)
+    if frame is None and count > 1:
         raise ImageReadError(
-            f"an image must have one frame, got {frames}: single-frame only for now."
+            f"an image must be one frame, the file holds {count}: name one, counted from 0, in the "
+            "column 'frame'."
         )
-    check_size(int(dataset.Rows), int(dataset.Columns), least=least)
-    if "PixelData" in dataset:
-        stored, allocated = int(dataset.BitsStored), int(dataset.BitsAllocated)
-        if not 1 <= stored <= allocated <= 32:
-            raise ImageReadError(
-                f"BitsStored must lie in 1..BitsAllocated, at most 32, got {stored} of {allocated}."
-            )
+    if frame is not None and not 0 <= frame < count:
+        raise ImageReadError(f"the frame must lie in 0..{count - 1}, got {frame}.")
+    return frame or 0
 
 
 def _colors(stored: NDArray[Any], dataset: Dataset, photometric: str) -> NDArray[np.float64]:
@@ -139,31 +210,3 @@ def _colors(stored: NDArray[Any], dataset: Dataset, photometric: str) -> NDArray
             "convertible to RGB."
         )
     return stored.astype(np.float64) / (2.0 ** int(dataset.BitsStored) - 1)
-
-
-def _spacing(dataset: Dataset) -> tuple[tuple[float, float] | None, str]:
-    """Return ``(row, column)`` millimetres between pixel centres and the attribute they are from.
-
-    ``PixelSpacing`` equal to ``ImagerPixelSpacing`` and without ``PixelSpacingCalibrationType``
-    is a distance at the detector (DICOM PS3.3 10.7.1.3), and is named so.
-    """
-    pixel = _distances(dataset, "PixelSpacing")
-    imager = _distances(dataset, "ImagerPixelSpacing")
-    calibrated = bool(dataset.get("PixelSpacingCalibrationType"))
-    if pixel is not None and (pixel != imager or calibrated):
-        return pixel, "PixelSpacing"
-    if imager is not None:
-        return imager, "ImagerPixelSpacing"
-    nominal = _distances(dataset, "NominalScannedPixelSpacing")
-    return (nominal, "NominalScannedPixelSpacing") if nominal is not None else (None, "none")
-
-
-def _distances(dataset: Dataset, keyword: str) -> tuple[float, float] | None:
-    """Return two plausible distances in millimetres, else ``None``."""
-    try:
-        row, column = (float(v) for v in dataset.get(keyword) or ())
-    except (TypeError, ValueError):
-        return None
-    # A micrometre to five centimetres: outside it the value is no distance of radiograph pixels.
-    valid = all(math.isfinite(v) and 1e-3 <= v <= 50 for v in (row, column))
-    return (row, column) if valid else None

@@ -16,8 +16,8 @@ from pydicom.dataset import Dataset
 from medproto.data.builders import LABELS_FILE, NO_TABLE, BuiltCohort, walk_files
 from medproto.data.cohort import Cohort
 from medproto.data.dicom import code_string
-from medproto.data.images import file_kind
 from medproto.data.pseudonyms import KEY_VARIABLE, Pseudonymizer
+from medproto.data.signature import file_kind
 from medproto.data.stored import quietly
 from medproto.data.table import read_table, relative_path
 from medproto.errors import CohortError

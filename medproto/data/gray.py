@@ -1,7 +1,8 @@
 """From stored DICOM pixels to gray values in [0, 1]: modality LUT, then the VOI policy.
 
-The range of the gray values is never guessed from the pixels: it comes from the file's window or
-table, else it is the whole range that ``BitsStored`` allows. Inversion is not done here.
+The range of the gray values is not guessed from the pixels, unless the policy ``percentile`` asks
+for that: it comes from the file's window or table, else it is the whole range that ``BitsStored``
+allows. Inversion is not done here.
 
 References:
     [1] DICOM PS3.3, C.11.1 (Modality LUT) and C.11.2 (VOI LUT).
@@ -20,10 +21,29 @@ from pydicom.dataset import Dataset
 
 from medproto.errors import ImageReadError
 
-__all__ = ["POLICIES", "GrayValues", "Voi", "apply_modality", "apply_voi", "check_policy", "number"]
+__all__ = [
+    "POLICIES",
+    "GrayPolicy",
+    "GrayValues",
+    "Voi",
+    "apply_modality",
+    "apply_range",
+    "apply_voi",
+    "number",
+    "percentile_window",
+    "read_policy",
+]
 
-POLICIES = ("voi", "full-range")
+POLICIES = ("voi", "full-range", "percentile", "window:CENTER,WIDTH")
+PERCENTILES = (0.5, 99.5)
 _Values = NDArray[Any]
+
+
+class GrayPolicy(NamedTuple):
+    """How the gray range is chosen: ``kind`` and, if that is ``"window"``, center and width."""
+
+    kind: str
+    window: tuple[float, float] | None = None
 
 
 class GrayValues(NamedTuple):
@@ -42,14 +62,29 @@ class Voi(NamedTuple):
     window: tuple[float, float] | None
 
 
-def check_policy(voi: str) -> None:
-    """Refuse an unknown VOI policy.
+def read_policy(voi: str) -> GrayPolicy:
+    """Read a VOI policy, one of `POLICIES`.
 
     Raises:
-        ValueError: if ``voi`` is neither ``"voi"`` nor ``"full-range"``.
+        ValueError: if it is none of them, or a width is not positive.
+
+    Example:
+        >>> read_policy("window:40,400")
+        GrayPolicy(kind='window', window=(40.0, 400.0))
     """
-    if voi not in POLICIES:
-        raise ValueError(f"voi must be one of {list(POLICIES)}, got {voi!r}.")
+    if voi in POLICIES[:3]:
+        return GrayPolicy(voi)
+    kind, _, numbers = voi.partition(":")
+    try:
+        center, width = (float(value) for value in numbers.split(","))
+    except ValueError:
+        center, width = math.nan, math.nan
+    if kind != "window" or not math.isfinite(center) or not 0 < width < math.inf:
+        raise ValueError(
+            f"voi must be one of {list(POLICIES)}, the width above 0, got {voi!r}. "
+            "For example window:40,400."
+        )
+    return GrayPolicy("window", (center, width))
 
 
 def number(dataset: Dataset, keyword: str) -> float | None:
@@ -84,17 +119,22 @@ def apply_modality(stored: _Values, dataset: Dataset) -> GrayValues:
     return GrayValues(stored.astype(np.float64) * slope + intercept, *ends)
 
 
-def apply_voi(gray: GrayValues, dataset: Dataset, *, voi: str) -> Voi:
-    """Map modality values to [0, 1] by the policy ``voi``.
+def apply_voi(
+    gray: GrayValues, dataset: Dataset, policy: GrayPolicy, *, padding: NDArray[np.bool_] | None
+) -> Voi:
+    """Map modality values to [0, 1] by a policy.
 
     With ``"voi"`` the first VOI LUT of the file counts, else its first window; without a usable
-    one, and with ``"full-range"``, the range of the modality values.
+    one the range of the modality values. The other policies are those of `apply_range`.
+
+    Args:
+        padding: pixels that are no part of the image, of the values' shape.
 
     Raises:
-        ImageReadError: if neither gives a range (float pixels without a window) or the table is
+        ImageReadError: if nothing gives a range (float pixels without a window) or the table is
             unusable.
     """
-    if voi == "voi":
+    if policy.kind == "voi":
         if dataset.get("VOILUTSequence"):
             item = dataset.VOILUTSequence[0]
             values, bits = _lookup(gray.values, gray.low, item, dataset)
@@ -103,10 +143,46 @@ def apply_voi(gray: GrayValues, dataset: Dataset, *, voi: str) -> Voi:
         if window is not None:
             pixels = _apply_window(gray.values.astype(np.float64), window, _function(dataset))
             return Voi(pixels, "window", window)
+    return apply_range(gray, policy, padding=padding)
+
+
+def apply_range(
+    gray: GrayValues, policy: GrayPolicy, *, padding: NDArray[np.bool_] | None = None
+) -> Voi:
+    """Map values to [0, 1] linearly, by a policy that needs nothing but the values.
+
+    An explicit window goes from ``center - width / 2`` to ``center + width / 2`` (DICOM's
+    LINEAR_EXACT), in modality units, Hounsfield units of a CT. ``"percentile"`` goes from the 0.5th
+    to the 99.5th percentile of the values that are no padding. Everything else takes the range that
+    the values could have.
+
+    Raises:
+        ImageReadError: if the range is asked for and not known, as of float pixels.
+    """
+    if policy.window is not None:
+        pixels = _apply_window(gray.values.astype(np.float64), policy.window, "LINEAR_EXACT")
+        return Voi(pixels, "explicit-window", policy.window)
+    if policy.kind == "percentile":
+        window = percentile_window(gray.values if padding is None else gray.values[~padding])
+        pixels = _apply_window(gray.values.astype(np.float64), window, "LINEAR_EXACT")
+        return Voi(pixels, "percentile", window)
     if not math.isfinite(gray.low):
-        raise ImageReadError("float pixels need a window: without one their range is not known.")
+        raise ImageReadError(
+            "float pixels need a window: without one their range is not known. Name one "
+            "(window:CENTER,WIDTH), or take the policy percentile."
+        )
     pixels = (gray.values.astype(np.float64) - gray.low) / (gray.high - gray.low)
     return Voi(np.clip(pixels, 0, 1), "full-range", None)
+
+
+def percentile_window(values: _Values) -> tuple[float, float]:
+    """Return center and width of the window from the 0.5th to the 99.5th percentile.
+
+    Where these are one value, the window is so narrow above it that the image is black.
+    """
+    low, high = np.percentile(values, PERCENTILES) if values.size else (0.0, 0.0)
+    width = float(high - low) or 1.0
+    return float(low) + width / 2, width
 
 
 def _stored_range(stored: _Values, dataset: Dataset) -> tuple[float, float]:

@@ -1,33 +1,30 @@
-"""Read an image or a mask: the file's first bytes decide how, not its name."""
+"""Read an image, a volume or a mask: the file's first bytes decide how, not its name."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medproto.data.dicom import read_dicom, read_dicom_stored
-from medproto.data.gray import check_policy
+from medproto.data.gray import read_policy
+from medproto.data.nifti import read_nifti, read_nifti_stored
 from medproto.data.plain import read_plain, read_plain_stored
+from medproto.data.series import is_stack, read_series, read_series_stored
+from medproto.data.signature import file_kind
 from medproto.errors import ImageReadError
 from medproto.records import ImageReference
 
-__all__ = ["LoadedImage", "file_kind", "read_image", "read_mask"]
-
-_SIGNATURES = {
-    "DICOM": (128, b"DICM"),
-    "PNG": (0, b"\x89PNG\r\n\x1a\n"),
-    "JPEG": (0, b"\xff\xd8\xff"),
-}
+__all__ = ["LoadedImage", "read_image", "read_mask"]
 
 
 class LoadedImage(NamedTuple):
     """A decoded image.
 
     Args:
-        pixels: ``[rows, columns]`` in [0, 1], larger is brighter.
+        pixels: ``[*S]`` in [0, 1], larger is brighter; ``(rows, columns)``, or three axes.
         reference: what is known of the file, without any identity.
     """
 
@@ -35,72 +32,78 @@ class LoadedImage(NamedTuple):
     reference: ImageReference
 
 
-def read_image(path: Path, *, voi: str = "voi") -> LoadedImage:
-    """Read one DICOM (single frame), PNG or JPEG image as gray values in [0, 1].
+def read_image(path: Path, *, voi: str = "voi", frame: int | None = None) -> LoadedImage:
+    """Read a DICOM, PNG, JPEG or NIfTI file, or a folder with a DICOM series, as gray values.
+
+    A folder, a NIfTI file, and a DICOM object of several frames that say where in the patient they
+    lie, are volumes; the axes are those of the file, and of a series ``(rows, columns, slices)``.
 
     Args:
-        voi: ``"voi"`` takes the VOI LUT or window of a DICOM file, and the full range where it has
-            none; ``"full-range"`` takes what ``BitsStored`` allows. Never the pixels' own extremes.
+        voi: ``"voi"`` takes the VOI LUT or window of a file, and the full range of DICOM images
+            without one; ``"full-range"`` takes what ``BitsStored`` allows; ``"percentile"`` the
+            values' own 0.5th to 99.5th percentile; ``"window:CENTER,WIDTH"`` that window, in
+            modality units.
+        frame: zero-based, of a file with several; needed where they are no volume.
 
     Raises:
         ImageReadError: if the file is missing, of another kind, damaged, smaller than 8 x 8 or
-            larger than 2**26 pixels, or its values are not finite. The text names no path and
-            nothing of the header's identity.
+            larger than the limits of `medproto.data.stored`, its values are not finite, or slices
+            are no even, straight stack. The text names no path and nothing of the header's
+            identity.
         ValueError: if ``voi`` is unknown.
     """
-    check_policy(voi)
+    policy = read_policy(voi)
     path = Path(path)
-    kind = file_kind(path)
-    if kind == "DICOM":
-        pixels, reference = read_dicom(path, voi=voi)
+    pixels: NDArray[Any]
+    if path.is_dir():
+        _no_frame(frame)
+        pixels, reference = read_series(path, policy=policy)
+    elif (kind := file_kind(path)) == "DICOM":
+        if frame is None and is_stack(path):
+            pixels, reference = read_series(path, policy=policy)
+        else:
+            pixels, reference = read_dicom(path, policy=policy, frame=frame)
+    elif kind == "NIfTI":
+        pixels, reference = read_nifti(path, policy=policy, frame=frame)
     else:
-        pixels, reference = read_plain(path, file_format=_plain(kind))
+        _no_frame(frame)
+        pixels, reference = read_plain(path, file_format=_plain(kind), policy=policy)
     if not np.isfinite(pixels).all():
         raise ImageReadError("pixels must be finite, got NaN or infinity.")
-    return LoadedImage(pixels.astype(np.float32), reference)
+    return LoadedImage(pixels.astype(np.float32, copy=False), reference)
 
 
-def read_mask(path: Path) -> NDArray[np.bool_]:
-    """Read a PNG or DICOM mask ``[rows, columns]``: every stored value but zero is inside.
+def read_mask(path: Path, *, frame: int | None = None) -> NDArray[np.bool_]:
+    """Read a mask ``[*S]``, stored as an image or a volume: every value but zero is inside.
 
     Raises:
         ImageReadError: as `read_image`, and for a JPEG, whose compression blurs the zeros.
     """
     path = Path(path)
-    kind = file_kind(path)
+    kind = "folder" if path.is_dir() else file_kind(path)
     if kind == "JPEG":
-        raise ImageReadError("a mask must be stored without loss: PNG or DICOM, got JPEG.")
+        raise ImageReadError("a mask must be stored without loss: PNG, DICOM or NIfTI, got JPEG.")
+    if kind == "folder" or (kind == "DICOM" and frame is None and is_stack(path)):
+        return np.asarray(read_series_stored(path) != 0)
+    if kind == "NIfTI":
+        return np.asarray(read_nifti_stored(path, frame=frame) != 0)
     if kind == "DICOM":
-        stored = read_dicom_stored(path)
+        stored = read_dicom_stored(path, frame=frame)
     else:
         stored = read_plain_stored(path, file_format=_plain(kind))
     inside: NDArray[np.bool_] = stored != 0
     return np.asarray(inside.any(axis=2)) if inside.ndim == 3 else inside
 
 
-def file_kind(path: Path) -> str | None:
-    """Return ``"DICOM"``, ``"PNG"`` or ``"JPEG"`` by the first bytes, ``None`` for anything else.
-
-    Raises:
-        ImageReadError: if there is no regular file that can be opened.
-    """
-    try:
-        if not path.is_file():  # opening a pipe would wait for ever
-            raise ImageReadError("the file does not exist, or is not a regular file.")
-        with path.open("rb") as stream:
-            head = stream.read(132)
-    except (OSError, ValueError) as cause:
-        if isinstance(cause, ImageReadError):
-            raise
-        raise ImageReadError("the file cannot be opened.") from None
-    for kind, (offset, signature) in _SIGNATURES.items():
-        if head[offset : offset + len(signature)] == signature:
-            return kind
-    return None
+def _no_frame(frame: int | None) -> None:
+    if frame is not None:
+        raise ImageReadError(f"a file of a single image has no frames to choose from, got {frame}.")
 
 
 def _plain(kind: str | None) -> str:
     """Refuse unknown content."""
     if kind is None:
-        raise ImageReadError("the content must be DICOM (with prefix), PNG or JPEG, and is not.")
+        raise ImageReadError(
+            "the content must be DICOM (with prefix), PNG, JPEG or NIfTI, and is not."
+        )
     return kind

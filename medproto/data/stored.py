@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +21,13 @@ from numpy.typing import NDArray
 from medproto.errors import ImageReadError
 
 __all__ = [
+    "MAX_BYTES",
     "MAX_PIXELS",
+    "MAX_VOXELS",
     "MIN_SIDE",
+    "check_bytes",
     "check_size",
+    "check_voxels",
     "luma",
     "pixel_digest",
     "quietly",
@@ -33,6 +39,12 @@ MIN_SIDE = 8
 
 MAX_PIXELS = 2**26
 """Largest number of pixels of one image: 8192 x 8192, above any radiograph."""
+
+MAX_VOXELS = 2**28
+"""Largest number of voxels of one volume: 512 x 512 x 1024."""
+
+MAX_BYTES = 2**32
+"""Largest file that is opened: 4 GiB, above any series in one file."""
 
 _DECODERS = ("pydicom", "openjpeg", "jpeg_ls", "PIL")
 _LOCK = threading.RLock()
@@ -80,6 +92,17 @@ def refusing(what: str) -> Iterator[None]:
         ) from None
 
 
+def check_bytes(path: Path) -> None:
+    """Refuse a file of more than `MAX_BYTES`, before it is read.
+
+    Raises:
+        ImageReadError: if it is larger.
+    """
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise ImageReadError(f"a file may have at most {MAX_BYTES} bytes, got {size}.")
+
+
 def check_size(rows: int, columns: int, *, least: int = MIN_SIDE) -> None:
     """Refuse sides below ``least`` and more than `MAX_PIXELS` pixels, before anything is decoded.
 
@@ -93,6 +116,19 @@ def check_size(rows: int, columns: int, *, least: int = MIN_SIDE) -> None:
     if rows * columns > MAX_PIXELS:
         raise ImageReadError(
             f"an image may have at most {MAX_PIXELS} pixels, its header says {rows} x {columns}."
+        )
+
+
+def check_voxels(shape: Sequence[int]) -> None:
+    """Refuse a volume with a side below 1 or more than `MAX_VOXELS`, before it is decoded.
+
+    Raises:
+        ImageReadError: if the shape is outside the limits.
+    """
+    if min(shape) < 1 or math.prod(shape) > MAX_VOXELS:
+        raise ImageReadError(
+            f"a volume must have 1 to {MAX_VOXELS} voxels, its header says "
+            f"{' x '.join(map(str, shape))}."
         )
 
 

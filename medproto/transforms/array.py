@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from medproto.data import read_image
-from medproto.data.gray import check_policy
+from medproto.data.gray import read_policy
 from medproto.records import Placement
 
 __all__ = ["MODES", "FitImage", "LoadRadiograph"]
@@ -33,14 +33,14 @@ class LoadRadiograph(Transform):
     header, and not the path, goes into ``meta``.
 
     Args:
-        voi: ``"voi"`` or ``"full-range"``, see `medproto.data.read_image`.
+        voi: gray policy, see `medproto.data.read_image`.
 
     Raises:
         ValueError: if ``voi`` is unknown.
     """
 
     def __init__(self, voi: str = "voi") -> None:
-        check_policy(voi)
+        read_policy(voi)
         self.voi = voi
 
     def __call__(self, path: str | Path) -> MetaTensor:

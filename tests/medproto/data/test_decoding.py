@@ -57,7 +57,8 @@ def test_a_damaged_stream_is_refused(lossless_jpeg):
 
 
 def test_the_workers_protocol(lossless_jpeg, tmp_path):
-    requests = "".join(json.dumps(str(p)) + "\n" for p in (tmp_path / "none", lossless_jpeg))
+    paths = (tmp_path / "none", lossless_jpeg)
+    requests = "".join(json.dumps([str(path), 0]) + "\n" for path in paths)
     answers = io.BytesIO()
     gdcm_worker.serve(io.BytesIO(requests.encode()), answers)
     answers.seek(0)
