@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from medproto.data import ImageSource
 from medproto.networks.model_file import write_atomically
 
 from .cases import picture_case
@@ -21,7 +22,7 @@ DRAWN = 5
 
 
 def write_case(
-    run: RunFolder, image: Path, out: Path, *, recorded: RecordedPrediction | None = None
+    run: RunFolder, image: ImageSource, out: Path, *, recorded: RecordedPrediction | None = None
 ) -> Path:
     """Write the page and the reasoning figure of one image and return the page's path.
 

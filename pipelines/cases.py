@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medproto.data import read_image
+from medproto.data import ImageSource, read_image
 from medproto.errors import ImageReadError
 from medproto.explain import GradCam, cells_to_stored, explain, heat_maps
 from medproto.records import Explanation, Placement, Prediction
@@ -71,7 +71,7 @@ class RebuiltCase:
     largest_difference: float | None
 
 
-def load_case(run: RunFolder, path: Path) -> MetaTensor:
+def load_case(run: RunFolder, source: ImageSource) -> MetaTensor:
     """Read an image as the run's network wants it: ``[1, *S]`` with reference and placement.
 
     Raises:
@@ -80,7 +80,7 @@ def load_case(run: RunFolder, path: Path) -> MetaTensor:
     steps = dict(run.card.preprocessing)
     steps["spatial_size"] = tuple(steps["spatial_size"])
     try:
-        image: MetaTensor = preprocessing(**steps)({"image": str(path)})["image"]
+        image: MetaTensor = preprocessing(**steps)({"image": source})["image"]
     except RuntimeError as error:  # MONAI wraps the reader's error, which is the one to show
         if isinstance(error.__cause__, ImageReadError):
             raise error.__cause__ from error
@@ -88,14 +88,14 @@ def load_case(run: RunFolder, path: Path) -> MetaTensor:
     return image
 
 
-def explain_case(run: RunFolder, path: Path, *, faithfulness: int = 5) -> ExplainedCase:
+def explain_case(run: RunFolder, source: ImageSource, *, faithfulness: int = 5) -> ExplainedCase:
     """Predict one image file and account for the logits.
 
     Raises:
         ImageReadError: if the image cannot be read.
         ModelFileError: if the run is unfinished or altered.
     """
-    image = load_case(run, path)
+    image = load_case(run, source)
     placement = image.meta["placement"]
     tensor = image.as_tensor().contiguous()
     explanation = explain(
@@ -158,7 +158,7 @@ def _chosen(names: Sequence[str], chosen: NDArray[np.bool_]) -> tuple[str, ...]:
 
 def picture_case(
     run: RunFolder,
-    path: Path,
+    source: ImageSource,
     *,
     shown: int = 10,
     logits: Sequence[int] | None = None,
@@ -173,7 +173,7 @@ def picture_case(
     Raises:
         ValueError: if the network has no such logit.
     """
-    case = explain_case(run, path)
+    case = explain_case(run, source)
     prediction = case.explanation.prediction
     drawn = prediction.shown_logits if logits is None else tuple(logits)
     if not all(0 <= k < len(prediction.logits) for k in drawn):
@@ -187,7 +187,7 @@ def picture_case(
     if recorded_logits is not None:
         difference = float(np.abs(np.subtract(recorded_logits, prediction.logits)).max())
     return RebuiltCase(
-        image=read_image(path, voi=run.card.preprocessing["voi"]).pixels,
+        image=read_image(source, voi=run.card.preprocessing["voi"]).pixels,
         explanation=case.explanation,
         heat_maps=heat_maps(run.network, case.tensor, list(prototypes), case.placement),
         grad_cams={
@@ -219,7 +219,7 @@ def rebuild_case(
         raise ValueError("the record must be of this run's model, it names another model digest.")
     case = picture_case(
         folder,
-        folder.cohort.image_path(row),
+        folder.cohort.image_source(row),
         logits=None if logit is None else [logit],
         recorded_logits=list(record_payload["logits"]),
     )

@@ -39,6 +39,7 @@ LabelColumns = Annotated[
         "0 absent, -1 or empty uncertain. In place of the column label.",
     ),
 ]
+VOI = "voi, full-range, percentile or window:CENTER,WIDTH"
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
@@ -47,6 +48,9 @@ def check(
     table: Table,
     group: Group = None,
     label_columns: LabelColumns = None,
+    voi: Annotated[
+        str, typer.Option(help=f"Gray range, as data.voi of a training: {VOI}.")
+    ] = "voi",
     as_json: AsJson = False,
 ) -> None:
     """Read every image of a cohort and name all problems, a line each.
@@ -56,8 +60,14 @@ def check(
     Example: medproto cohort check cohort.csv --label-columns nodule,effusion
     """
     from medproto.data import Cohort, check_cohort
+    from medproto.data.gray import read_policy
 
-    report = check_cohort(Cohort.read(table, group=group, label_columns=_names(label_columns)))
+    try:
+        read_policy(voi)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    cohort = Cohort.read(table, group=group, label_columns=_names(label_columns))
+    report = check_cohort(cohort, voi=voi)
     if as_json:
         problems = [asdict(problem) for problem in report.problems]
         document = {"ok": report.ok, "n": report.n, "problems": problems, **report.summary}

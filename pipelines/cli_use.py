@@ -18,6 +18,9 @@ __all__ = ["actor_name", "dashboard", "demo", "doctor", "explain", "predict", "r
 
 Run = Annotated[Path, typer.Argument(help="Folder of a finished training.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Frame = Annotated[
+    int | None, typer.Option(min=0, help="Frame of a file of several, counted from 0.")
+]
 Log = Annotated[str, typer.Option(help="Log, as a path or sqlite:///path; see `medproto audit`.")]
 
 
@@ -39,6 +42,7 @@ def predict(
     audit: Log,
     images: Annotated[list[Path] | None, typer.Argument(help="Image files.")] = None,
     cohort: Annotated[Path | None, typer.Option(help="Predict all rows of a table.")] = None,
+    frame: Frame = None,
     actor: Annotated[str | None, typer.Option(help="Who asks; the user by default.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -47,7 +51,7 @@ def predict(
     Example: medproto predict runs/first image.dcm --audit runs/first/audit.db
     """
     from audit import AuditLog
-    from medproto.data import Cohort
+    from medproto.data import Cohort, ImageFrame
     from medproto.errors import MedProtoError
 
     from .predict import predict_batch, predict_recorded
@@ -55,6 +59,8 @@ def predict(
 
     if bool(images) == (cohort is not None):
         raise typer.BadParameter("give image files or --cohort, one of the two.")
+    if frame is not None and cohort is not None:
+        raise typer.BadParameter("--frame is of image files; a table has the column 'frame'.")
     folder = RunFolder(run)
     who = actor_name(actor)
     done: list[RecordedPrediction] = []
@@ -64,7 +70,7 @@ def predict(
         if cohort is not None:
             findings = folder.config.data.label_columns or ()
             table = Cohort.read(cohort, label_columns=findings)
-            items = [(row, table.image_path(row)) for row in range(len(table.table))]
+            items = [(row, table.image_source(row)) for row in range(len(table.table))]
             for item in predict_batch(folder, items, log, actor=who, batch=table.digest):
                 failed += report_prediction(
                     f"row {item.row}", item.prediction, item.problem, done, as_json
@@ -72,7 +78,8 @@ def predict(
         for path in images or []:
             prediction, problem = None, None
             try:
-                prediction = predict_recorded(folder, path, log, actor=who)
+                source = path if frame is None else ImageFrame(path, frame)
+                prediction = predict_recorded(folder, source, log, actor=who)
             except MedProtoError as error:
                 problem = str(error)
             failed += report_prediction(str(path), prediction, problem, done, as_json)
@@ -132,15 +139,19 @@ def explain(
     run: Run,
     image: Annotated[Path, typer.Argument(help="Image file.")],
     out: Annotated[Path, typer.Option(help="Folder for the page.")],
+    frame: Frame = None,
 ) -> None:
     """Write the "this looks like that" page of one image; it is stamped "not recorded".
 
     Example: medproto explain runs/first image.png --out pages/
     """
+    from medproto.data import ImageFrame
+
     from .case_report import write_case
     from .runs import RunFolder
 
-    page = write_case(RunFolder(run), image, out)
+    source = image if frame is None else ImageFrame(image, frame)
+    page = write_case(RunFolder(run), source, out)
     typer.echo(str(page))
 
 

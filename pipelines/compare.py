@@ -163,6 +163,6 @@ def _write_page(
     pictures = []
     for case in cases[:: max(1, len(cases) // SHOWN)][:SHOWN]:
         row = images.rows[case.position]
-        pixels = read_image(images.cohort.image_path(row), voi=images.voi).pixels
+        pixels = read_image(images.cohort.image_source(row), voi=images.voi).pixels
         pictures.append((row, pixels, case))
     write_comparison(run, result, pictures, methods, out / "comparison.html")

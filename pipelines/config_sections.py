@@ -7,11 +7,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from medproto.data.gray import read_policy
 from medproto.records import HeadKind
 
 __all__ = ["DataConfig", "LastLayerConfig", "ModelConfig", "Section", "TrainingConfig"]
+
+
+def _policy(voi: str) -> str:
+    read_policy(voi)
+    return voi
+
 
 Count = Annotated[int, Field(ge=1, le=1000)]
 CountOrNone = Annotated[int, Field(ge=0, le=1000)]
@@ -35,7 +42,8 @@ class DataConfig(Section):
             column ``label``: an image may show several.
         image_size: side of the square network input in pixels; ``None`` takes 192, or the longest
             stored side where all training images are smaller.
-        voi: gray range of DICOM files: ``voi`` (window or LUT of the file) or ``full-range``.
+        voi: gray range: ``voi`` (window or LUT of the file), ``full-range``, ``percentile`` (of the
+            values of each image) or ``window:CENTER,WIDTH`` (in Hounsfield units of a CT).
         mode: ``letterbox`` keeps the aspect ratio, ``stretch`` fills the square.
         augment: small random shifts, turns and changes of contrast in training.
         repeats: how often an epoch goes over the images, each time with another random change.
@@ -46,7 +54,7 @@ class DataConfig(Section):
     classes: tuple[str, ...] | None = None
     label_columns: tuple[str, ...] | None = Field(default=None, min_length=1)
     image_size: int | None = Field(default=None, ge=16, le=2048)
-    voi: Literal["voi", "full-range"] = "voi"
+    voi: Annotated[str, AfterValidator(_policy)] = "voi"
     mode: Literal["letterbox", "stretch"] = "letterbox"
     augment: bool = True
     repeats: int = Field(default=1, ge=1, le=1000)

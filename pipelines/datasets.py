@@ -8,7 +8,7 @@ Symbols: ``N`` images, ``B`` batch, ``*S`` axes of the network's input.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medproto.data import Cohort, read_image
+from medproto.data import Cohort
 from medproto.errors import ImageReadError
 from medproto.records import ImageReference, Placement
 from medproto.transforms import preprocessing
@@ -72,7 +72,7 @@ class ImageSet:
         placements: list[Placement] = []
 
         def read(row: int) -> Any:
-            return transform({"image": str(cohort.image_path(row))})["image"]
+            return transform({"image": cohort.image_source(row)})["image"]
 
         def images() -> Iterator[Tensor]:
             with ThreadPool(READERS) as pool:
@@ -85,7 +85,7 @@ class ImageSet:
             pixels = hold(images(), len(rows), (1, *steps["spatial_size"]))
         except RuntimeError as error:  # MONAI wraps the reader's error, which is the one to show
             if isinstance(error.__cause__, ImageReadError):
-                _name_bad_row(cohort, rows, steps.get("voi", "voi"))
+                _name_bad_row(cohort, rows, read)
             raise
         return cls(
             cohort,
@@ -138,14 +138,14 @@ def _labels(cohort: Cohort, rows: Sequence[int], classes: Sequence[str]) -> NDAr
     return np.array([index[names[row]] for row in rows], dtype=np.int64)
 
 
-def _name_bad_row(cohort: Cohort, rows: Sequence[int], voi: str) -> None:
+def _name_bad_row(cohort: Cohort, rows: Sequence[int], read: Callable[[int], Any]) -> None:
     """Raise the error of the first image that cannot be read, with its row."""
     table = cohort.table
     for row in rows:
         try:
-            read_image(cohort.image_path(row), voi=voi)
-        except ImageReadError as error:
+            read(row)
+        except RuntimeError as error:
             number = int(table["row"].iloc[row]) if "row" in table.columns else row
             raise ImageReadError(
-                f"row {number}: {error} See all problems with `{cohort.check_command}`."
+                f"row {number}: {error.__cause__} See all problems with `{cohort.check_command}`."
             ) from error

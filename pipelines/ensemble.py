@@ -17,14 +17,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from audit import AuditLog
-from medproto.data import Cohort
+from medproto.data import Cohort, ImageSource
 from medproto.errors import CohortError, ModelFileError
 from medproto.metrics import paired_difference, probabilities
 from medproto.records import HeadKind, Prediction
@@ -108,7 +107,7 @@ class Ensemble:
         names = "\n".join(sorted(run.card.model_digest for run in self.runs))
         return "sha256:" + hashlib.sha256(names.encode()).hexdigest()
 
-    def predict(self, path: Path, log: AuditLog, *, actor: str) -> RecordedPrediction:
+    def predict(self, source: ImageSource, log: AuditLog, *, actor: str) -> RecordedPrediction:
         """Predict one image file and return the result after its record is committed.
 
         Raises:
@@ -117,20 +116,20 @@ class Ensemble:
             audit.AuditError: if the log does not take the record.
         """
         started = time.perf_counter()
-        payload = self.payload(path)
+        payload = self.payload(source)
         milliseconds = 1000 * (time.perf_counter() - started)
         subject = payload["image"]["pixel_digest"]
         record = log.append("prediction", subject=subject, actor=actor, payload=payload)
         return RecordedPrediction(record, payload, milliseconds)
 
-    def payload(self, path: Path) -> dict[str, Any]:
+    def payload(self, source: ImageSource) -> dict[str, Any]:
         """Return what is recorded of one prediction.
 
         As of :func:`pipelines.events.prediction_payload`, with all members' evidence in one list:
         ``prototype`` counts on over the members, ``member`` and ``member_prototype`` say whose it
         is. ``members`` holds each one's digests, logits and bias.
         """
-        cases = [explain_case(run, path) for run in self.runs]
+        cases = [explain_case(run, source) for run in self.runs]
         explanations = [case.explanation for case in cases]
         parts = [
             prediction_payload(explanation, run.card)

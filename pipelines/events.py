@@ -61,6 +61,8 @@ def reference_payload(reference: ImageReference) -> dict[str, Any]:
     values = asdict(reference)
     for key in ("shape", "spacing_mm", "window"):
         values[key] = None if values[key] is None else list(values[key])
+    affine = reference.affine
+    values["affine"] = None if affine is None else [list(row) for row in affine]
     return values
 
 

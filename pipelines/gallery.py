@@ -57,7 +57,7 @@ def write_pictures(folder: Path, sources: tuple[PrototypeSource, ...], images: I
     """Write each prototype's patch and its whole source image as 8-bit PNG."""
     folder.mkdir(parents=True, exist_ok=True)
     for source in sources:
-        pixels = read_image(images.cohort.image_path(source.row), voi=images.voi).pixels
+        pixels = read_image(images.cohort.image_source(source.row), voi=images.voi).pixels
         crop = pixels[tuple(slice(a, b) for a, b in zip(source.box.start, source.box.stop))]
         _write_gray(folder / f"p{source.prototype:03d}.png", crop)
         _write_gray(folder / f"p{source.prototype:03d}_source.png", pixels)

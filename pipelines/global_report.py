@@ -133,7 +133,7 @@ def _patches(
     drawn: dict[int, dict[int, NearestPatch]] = {p: {} for p in shown}
     for position, entries in sorted(wanted.items()):
         row = images.rows[position]
-        pixels = read_image(images.cohort.image_path(row), voi=images.voi).pixels
+        pixels = read_image(images.cohort.image_source(row), voi=images.voi).pixels
         for p, rank, hit in entries:
             box = source_box(
                 run.network, images.image(position), images.placement(position), p, hit.cell

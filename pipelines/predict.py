@@ -11,10 +11,10 @@ import hashlib
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from audit import AuditLog, AuditRecord
+from medproto.data import ImageSource
 from medproto.errors import MedProtoError
 
 from .cases import explain_case
@@ -58,7 +58,7 @@ class BatchItem:
 
 
 def predict_recorded(
-    run: RunFolder, path: Path, log: AuditLog, *, actor: str, request_id: str | None = None
+    run: RunFolder, source: ImageSource, log: AuditLog, *, actor: str, request_id: str | None = None
 ) -> RecordedPrediction:
     """Predict one image file and return the result after its record is committed.
 
@@ -68,7 +68,7 @@ def predict_recorded(
         audit.AuditError: if the log does not take the record.
     """
     started = time.perf_counter()
-    case = explain_case(run, path)
+    case = explain_case(run, source)
     payload = prediction_payload(case.explanation, run.card)
     milliseconds = 1000 * (time.perf_counter() - started)
     record = log.append(
@@ -82,19 +82,24 @@ def predict_recorded(
 
 
 def predict_batch(
-    run: RunFolder, items: Iterable[tuple[int, Path]], log: AuditLog, *, actor: str, batch: str
+    run: RunFolder,
+    items: Iterable[tuple[int, ImageSource]],
+    log: AuditLog,
+    *,
+    actor: str,
+    batch: str,
 ) -> Iterator[BatchItem]:
     """Predict the rows of a cohort; a bad image is one bad row and does not stop the rest.
 
     Args:
-        items: row number and file.
+        items: row number and file, or frame.
         batch: digest of the cohort table; part of the request ids.
     """
-    for row, path in items:
+    for row, source in items:
         name = "\0".join((batch, str(row), run.card.model_digest, run.card.config_digest))
         request_id = "sha256:" + hashlib.sha256(name.encode()).hexdigest()
         try:
-            prediction = predict_recorded(run, path, log, actor=actor, request_id=request_id)
+            prediction = predict_recorded(run, source, log, actor=actor, request_id=request_id)
         except MedProtoError as error:
             yield BatchItem(row, None, str(error))
         else:

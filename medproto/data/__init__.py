@@ -8,7 +8,7 @@ from medproto.data.builders import BuiltCohort, from_folder
 from medproto.data.check import CohortReport, check_cohort
 from medproto.data.cohort import Cohort
 from medproto.data.dicom_builder import from_dicom
-from medproto.data.images import LoadedImage, read_image, read_mask
+from medproto.data.images import ImageFrame, ImageSource, LoadedImage, read_image, read_mask
 from medproto.data.npz_builder import from_npz
 from medproto.data.problem import Problem
 from medproto.data.splits import split_cohort, split_of_fold
@@ -17,6 +17,8 @@ __all__ = [
     "BuiltCohort",
     "Cohort",
     "CohortReport",
+    "ImageFrame",
+    "ImageSource",
     "LoadedImage",
     "Problem",
     "check_cohort",

@@ -53,6 +53,7 @@ def check_cohort(
     cohort: Cohort,
     *,
     classes: Sequence[str] | None = None,
+    voi: str = "voi",
     progress: Callable[[int, int], None] | None = None,
 ) -> CohortReport:
     """Read every image and mask of a cohort and check labels, splits, groups and duplicates.
@@ -60,10 +61,12 @@ def check_cohort(
     Args:
         classes: the known labels; ``None`` takes whatever the table has. Not for a cohort with
             ``label_columns``, which names its findings itself.
+        voi: gray policy that the images will be read with, see `read_image`.
         progress: called with ``(rows done, rows)`` after each row.
 
     Raises:
-        ValueError: if ``classes`` are given for a cohort with ``label_columns``.
+        ValueError: if ``classes`` are given for a cohort with ``label_columns``, or ``voi`` is no
+            policy.
 
     Example:
         >>> report = check_cohort(Cohort.read("cohort.csv"))  # doctest: +SKIP
@@ -77,7 +80,7 @@ def check_cohort(
     inside: list[int | None] = []
     wrong_labels = find_wrong_labels(cohort, classes)
     for row in range(len(cohort)):
-        reference, found = _check_image(cohort, row)
+        reference, found = _check_image(cohort, row, voi)
         references.append(reference)
         problems += found + wrong_labels[row]
         pixels, found = _check_mask(cohort, row, reference)
@@ -94,11 +97,11 @@ def check_cohort(
     return CohortReport(len(cohort), tuple(problems), tuple(references), summary)
 
 
-def _check_image(cohort: Cohort, row: int) -> tuple[ImageReference | None, list[Problem]]:
+def _check_image(cohort: Cohort, row: int, voi: str) -> tuple[ImageReference | None, list[Problem]]:
     if not cohort.table["image"].iloc[row]:
         return None, [Problem(row, "image", "the image must be named, the cell is empty.")]
     try:
-        reference = read_image(cohort.image_path(row)).reference
+        reference = read_image(cohort.image_source(row), voi=voi).reference
     except ImageReadError as cause:
         return None, [Problem(row, "image", str(cause))]
     known = cohort.table["pixel_digest"].iloc[row] if "pixel_digest" in cohort.table else ""
@@ -201,7 +204,7 @@ def _summary(
             rows[reference.pixel_digest].append(row)
     sides = {
         name: {"min": min(values), "median": median(values), "max": max(values)}
-        for name, values in zip(("rows", "columns"), zip(*(r.shape for r in read)))
+        for name, values in zip(("rows", "columns", "slices"), zip(*(r.shape for r in read)))
     }
     return {
         **count_labels(cohort),

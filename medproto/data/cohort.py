@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from medproto.data.findings import BAD_CELL, bad_cells, read_targets
-from medproto.data.images import read_image
+from medproto.data.images import ImageFrame, read_image
 from medproto.data.table import check_twice, read_table, relative_path, texts_of, to_csv
 from medproto.errors import CohortError, ImageReadError
 
@@ -27,6 +27,7 @@ __all__ = ["Cohort"]
 
 _PATHS = ("image", "mask")
 _WHOLE_NUMBERS = ("fold", "row")
+_OPTIONAL_NUMBERS = ("frame",)
 _SHOWN = (*_PATHS, "label", "box", "split")
 _NO_FINDINGS = ("image", "mask", "box", "split", "fold", "row")
 
@@ -38,7 +39,8 @@ class Cohort:
     Args:
         table: needs the columns ``image`` and ``label``, or ``image`` and ``label_columns``;
             ``mask``, ``box``, ``split`` (``train``, ``val`` or ``test``), ``fold`` (whole number
-            from 0), ``patient_id`` and others may follow, unknown ones are kept. It is copied, and
+            from 0), ``frame`` (likewise, or empty: which one of a file of several is the image),
+            ``patient_id`` and others may follow, unknown ones are kept. It is copied, and
             its index becomes ``0..n-1``.
         root: folder of the relative paths in ``image`` and ``mask``.
         group_column: column of patients or groups that no split may divide; ``None`` takes
@@ -47,9 +49,9 @@ class Cohort:
             empty uncertain. With them the column ``label`` has no part.
 
     Raises:
-        CohortError: if the table is empty, a column is missing or there twice, ``fold`` or ``row``
-            hold something other than whole numbers, or a name that people will read has control
-            characters: terminals obey these.
+        CohortError: if the table is empty, a column is missing or there twice, ``fold``, ``row`` or
+            ``frame`` hold something other than whole numbers, or a name that people will read has
+            control characters: terminals obey these.
     """
 
     table: pd.DataFrame
@@ -181,6 +183,12 @@ class Cohort:
             raise CohortError(f"row {row}: {BAD_CELL.format(name=name, text=text)}")
         return read_targets(self.table, self.label_columns)
 
+    def image_source(self, row: int) -> Path | ImageFrame:
+        """Return what `read_image` takes for a zero-based row: the path, and its frame if named."""
+        path = self.image_path(row)
+        frame = str(self.table["frame"].iloc[row]) if "frame" in self.table else ""
+        return ImageFrame(path, int(frame)) if frame else path
+
     def image_path(self, row: int) -> Path:
         """Return the path of the image of a zero-based row."""
         return self.root / str(self.table["image"].iloc[row])
@@ -211,7 +219,7 @@ class Cohort:
         if known:
             return known
         try:
-            return read_image(self.image_path(row)).reference.pixel_digest
+            return read_image(self.image_source(row)).reference.pixel_digest
         except ImageReadError as cause:
             raise CohortError(
                 f"row {row}: {cause} See every bad row with `{self.check_command}`."
@@ -264,12 +272,23 @@ def _check_shown(columns: Mapping[str, Sequence[Any]], shown: set[str | None]) -
 def _column(name: str, values: Iterable[Any]) -> list[Any]:
     """Return a column as text without surrounding spaces, or as whole numbers if it must be."""
     texts = texts_of(values)
+    if name in _OPTIONAL_NUMBERS:
+        return [_optional(name, text) for text in texts]
     if name not in _WHOLE_NUMBERS:
         return texts
     try:
         return [_whole(text) for text in texts]
     except (ValueError, OverflowError):
         raise CohortError(f"column {name!r} must hold whole numbers from 0 in every row.") from None
+
+
+def _optional(name: str, text: str) -> str:
+    try:
+        return text and str(_whole(text))
+    except (ValueError, OverflowError):
+        raise CohortError(
+            f"column {name!r} must hold whole numbers from 0, or nothing, got {text!r}."
+        ) from None
 
 
 def _whole(text: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,19 @@ from medproto.data.signature import file_kind
 from medproto.errors import ImageReadError
 from medproto.records import ImageReference
 
-__all__ = ["LoadedImage", "read_image", "read_mask"]
+__all__ = ["ImageFrame", "ImageSource", "LoadedImage", "read_image", "read_mask"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFrame:
+    """One zero-based frame of a file of several, or one volume of a NIfTI file of several."""
+
+    path: Path
+    frame: int
+
+
+ImageSource = str | Path | ImageFrame
+"""A file or folder with a single image, or a frame of one with several."""
 
 
 class LoadedImage(NamedTuple):
@@ -32,18 +45,18 @@ class LoadedImage(NamedTuple):
     reference: ImageReference
 
 
-def read_image(path: Path, *, voi: str = "voi", frame: int | None = None) -> LoadedImage:
+def read_image(source: ImageSource, *, voi: str = "voi") -> LoadedImage:
     """Read a DICOM, PNG, JPEG or NIfTI file, or a folder with a DICOM series, as gray values.
 
     A folder, a NIfTI file, and a DICOM object of several frames that say where in the patient they
     lie, are volumes; the axes are those of the file, and of a series ``(rows, columns, slices)``.
 
     Args:
+        source: an `ImageFrame` where a file has several that are no volume.
         voi: ``"voi"`` takes the VOI LUT or window of a file, and the full range of DICOM images
             without one; ``"full-range"`` takes what ``BitsStored`` allows; ``"percentile"`` the
             values' own 0.5th to 99.5th percentile; ``"window:CENTER,WIDTH"`` that window, in
             modality units.
-        frame: zero-based, of a file with several; needed where they are no volume.
 
     Raises:
         ImageReadError: if the file is missing, of another kind, damaged, smaller than 8 x 8 or
@@ -53,7 +66,7 @@ def read_image(path: Path, *, voi: str = "voi", frame: int | None = None) -> Loa
         ValueError: if ``voi`` is unknown.
     """
     policy = read_policy(voi)
-    path = Path(path)
+    path, frame = _parts(source)
     pixels: NDArray[Any]
     if path.is_dir():
         _no_frame(frame)
@@ -73,13 +86,13 @@ def read_image(path: Path, *, voi: str = "voi", frame: int | None = None) -> Loa
     return LoadedImage(pixels.astype(np.float32, copy=False), reference)
 
 
-def read_mask(path: Path, *, frame: int | None = None) -> NDArray[np.bool_]:
+def read_mask(source: ImageSource) -> NDArray[np.bool_]:
     """Read a mask ``[*S]``, stored as an image or a volume: every value but zero is inside.
 
     Raises:
         ImageReadError: as `read_image`, and for a JPEG, whose compression blurs the zeros.
     """
-    path = Path(path)
+    path, frame = _parts(source)
     kind = "folder" if path.is_dir() else file_kind(path)
     if kind == "JPEG":
         raise ImageReadError("a mask must be stored without loss: PNG, DICOM or NIfTI, got JPEG.")
@@ -93,6 +106,12 @@ def read_mask(path: Path, *, frame: int | None = None) -> NDArray[np.bool_]:
         stored = read_plain_stored(path, file_format=_plain(kind))
     inside: NDArray[np.bool_] = stored != 0
     return np.asarray(inside.any(axis=2)) if inside.ndim == 3 else inside
+
+
+def _parts(source: ImageSource) -> tuple[Path, int | None]:
+    if isinstance(source, ImageFrame):
+        return Path(source.path), source.frame
+    return Path(source), None
 
 
 def _no_frame(frame: int | None) -> None:

@@ -8,7 +8,6 @@ pixel, see :mod:`medproto.records`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from monai.data import MetaTensor
@@ -16,8 +15,9 @@ from monai.transforms import Transform
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from medproto.data import read_image
+from medproto.data import ImageSource, read_image
 from medproto.data.gray import read_policy
+from medproto.errors import ImageReadError
 from medproto.records import Placement
 
 __all__ = ["MODES", "FitImage", "LoadRadiograph"]
@@ -26,7 +26,7 @@ MODES = ("letterbox", "stretch")
 
 
 class LoadRadiograph(Transform):
-    """Read an image file into a MetaTensor ``[1, rows, columns]`` of float32 in [0, 1].
+    """Read an image file into a MetaTensor ``[1, *S]`` of float32 in [0, 1].
 
     Unlike MONAI's reader it keeps the file's row and column order, applies the VOI policy and
     inverts MONOCHROME1 once. ``meta["reference"]`` is an `ImageReference`; nothing else of the
@@ -43,14 +43,14 @@ class LoadRadiograph(Transform):
         read_policy(voi)
         self.voi = voi
 
-    def __call__(self, path: str | Path) -> MetaTensor:
-        """Read one file.
+    def __call__(self, source: ImageSource) -> MetaTensor:
+        """Read one file, or one frame.
 
         Raises:
             ImageReadError: if it cannot be read.
         """
-        image = read_image(Path(path), voi=self.voi)
-        pixels = torch.from_numpy(image.pixels)[None]  # [1, rows, columns]
+        image = read_image(source, voi=self.voi)
+        pixels = torch.from_numpy(image.pixels)[None]  # [1, *S]
         return MetaTensor(pixels, meta={"reference": image.reference})
 
 
@@ -89,10 +89,11 @@ class FitImage(Transform):
         """Fit one image, float or integer; the result is float32 and a new tensor.
 
         Raises:
-            ValueError: if the number of axes is not that of ``spatial_size`` and one for channels.
+            ImageReadError: if the number of axes is not that of ``spatial_size`` and one for
+                channels, as of a volume for a network of planes; it is a ``ValueError``, too.
         """
         if image.ndim != len(self.spatial_size) + 1:
-            raise ValueError(
+            raise ImageReadError(
                 f"image must have shape [C, *S] with {len(self.spatial_size)} spatial axes, "
                 f"got {list(image.shape)}."
             )

@@ -215,7 +215,12 @@ def _image_facts(reference: ImageReference) -> list[tuple[str, str]]:
     if reference.spacing_mm is not None:
         steps = " \N{MULTIPLICATION SIGN} ".join(f"{step:g}" for step in reference.spacing_mm)
         spacing = f"{steps} mm ({reference.spacing_kind})"
-    gray = {"window": "window of the file", "lut": "lookup table of the file"}
+    gray = {
+        "window": "window of the file",
+        "lut": "lookup table of the file",
+        "explicit-window": "window of the run",
+        "percentile": "0.5th to 99.5th percentile of the image",
+    }
     shown = gray.get(reference.voi, "full range")
     if reference.window is not None:
         shown += f" (center {reference.window[0]:g}, width {reference.window[1]:g})"

@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, UltrasoundMultiFrameImageStorage, generate_uid
 from typer.testing import CliRunner
 
 from medproto.data import Cohort, split_cohort
@@ -417,3 +419,37 @@ def blob_image(tiny_run):
     table = tiny_run.cohort.table
     rows = table.index[(table["split"] == "test") & (table["label"] == "blob")]
     return tiny_run.cohort.image_path(int(rows[0]))
+
+
+@pytest.fixture
+def write_frames():
+    """Write a DICOM file of three frames, the gray image of ``image`` in the middle."""
+
+    def write(path, image, **tags):
+        gray = np.asarray(Image.open(image).convert("L"))
+        meta = FileMetaDataset()
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        meta.MediaStorageSOPClassUID = UltrasoundMultiFrameImageStorage
+        meta.MediaStorageSOPInstanceUID = generate_uid()
+        dataset = FileDataset(str(path), {}, file_meta=meta, preamble=bytes(128))
+        values = {
+            "SOPClassUID": meta.MediaStorageSOPClassUID,
+            "SOPInstanceUID": meta.MediaStorageSOPInstanceUID,
+            "Modality": "US",
+            "NumberOfFrames": 3,
+            "Rows": gray.shape[0],
+            "Columns": gray.shape[1],
+            "SamplesPerPixel": 1,
+            "PhotometricInterpretation": "MONOCHROME2",
+            "BitsAllocated": 8,
+            "BitsStored": 8,
+            "HighBit": 7,
+            "PixelRepresentation": 0,
+            "PixelData": np.stack([gray * 0, gray, 255 - gray]).tobytes(),
+        } | tags
+        for name, value in values.items():
+            setattr(dataset, name, value)
+        dataset.save_as(path, enforce_file_format=True)
+        return path
+
+    return write

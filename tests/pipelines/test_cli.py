@@ -170,6 +170,24 @@ def test_no_log_no_prediction(tiny_path, blob_image, tmp_path, main):
     assert_one_line(result, "medproto audit init")
 
 
+def test_predict_and_explain_take_a_frame(
+    tiny_path, tiny_table, blob_image, log, tmp_path, main, write_frames
+):
+    frames = write_frames(tmp_path / "several.dcm", blob_image)
+    status, out, err = main("predict", tiny_path, frames, "--frame", 1, "--audit", log, "--json")
+    assert status == 0, err
+    alone = json.loads(main("predict", tiny_path, blob_image, "--audit", log, "--json")[1])
+    assert json.loads(out)[0]["logits"] == pytest.approx(alone[0]["logits"], abs=1e-5)
+    status, out, _ = main("explain", tiny_path, frames, "--frame", 1, "--out", tmp_path)
+    assert status == 0
+    assert Path(out.strip()).is_file()
+    result = main("predict", tiny_path, frames, "--frame", 3, "--audit", log)
+    assert_one_line(result, "frame must lie in 0..2, got 3")
+    result = main("predict", tiny_path, "--cohort", tiny_table, "--frame", 1, "--audit", log)
+    assert result[0] == 2
+    assert "column 'frame'" in " ".join(result[2].split())
+
+
 def test_explain_prints_the_page(tiny_path, blob_image, tmp_path, main):
     status, out, _ = main("explain", tiny_path, blob_image, "--out", tmp_path / "pages")
     assert status == 0

@@ -2,6 +2,7 @@
 
 import shutil
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
@@ -45,6 +46,17 @@ def test_batches_come_in_order_and_whole(images):
     assert [k for _, labels, _, _ in batches for k in labels] == list(images.labels)
     assert [g for *_, groups in batches for g in groups] == list(images.groups)
     assert torch.equal(batches[1][0][2], images.image(10))
+
+
+def test_a_volume_among_planes_is_named_by_its_row(tmp_path):
+    Image.fromarray(np.full((16, 16), 9, np.uint8)).save(tmp_path / "a.png")
+    volume = nibabel.Nifti1Image(np.zeros((9, 9, 9), np.int16), np.eye(4))
+    nibabel.save(volume, tmp_path / "b.nii")
+    table = pd.DataFrame({"image": ["a.png", "b.nii"], "label": ["normal", "blob"]})
+    table["patient_id"] = ["P0", "P1"]
+    steps = {**STEPS, "voi": "percentile"}
+    with pytest.raises(ImageReadError, match=r"^row 1: .* 2 spatial axes, got \[1, 9, 9, 9\]"):
+        ImageSet.load(Cohort(table, tmp_path), [0, 1], CLASSES, steps)
 
 
 def test_an_unreadable_image_is_an_image_error(tmp_path):

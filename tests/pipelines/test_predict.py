@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from audit import AuditError, AuditLog, verify
+from medproto.data import ImageFrame
 from medproto.errors import ImageReadError, ModelFileError
 from pipelines.cases import explain_case, rebuild_case
 from pipelines.events import prediction_payload
@@ -188,3 +189,30 @@ def test_training_and_prediction_agree_on_every_test_image(tiny_run):
             evaluation.probabilities[position].tolist(), abs=1e-5
         )
         assert not any(e["faithfulness"] for e in payload["evidence"])
+
+
+def test_a_frame_is_predicted_as_the_file_of_it_alone(
+    tiny_run, blob_image, log, tmp_path, write_frames
+):
+    frames = write_frames(tmp_path / "several.dcm", blob_image)
+    alone = predict_recorded(tiny_run, blob_image, log, actor="reader").payload
+    found = predict_recorded(tiny_run, ImageFrame(frames, 1), log, actor="reader").payload
+    assert found["logits"] == pytest.approx(alone["logits"], abs=1e-5)
+    assert (found["image"]["frame"], alone["image"]["frame"]) == (1, None)
+    with pytest.raises(ImageReadError, match="name one, counted from 0"):
+        predict_recorded(tiny_run, frames, log, actor="reader")
+
+
+def test_the_place_in_the_patient_is_recorded(tiny_run, blob_image, log, tmp_path, write_frames):
+    place = {
+        "PixelSpacing": [2, 3],
+        "ImagePositionPatient": [-10, -20, 5],
+        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+    }
+    frames = write_frames(tmp_path / "several.dcm", blob_image, **place)
+    record = predict_recorded(tiny_run, ImageFrame(frames, 1), log, actor="reader").record
+    assert log.get(record.sequence).payload["image"]["affine"] == [
+        [0, 3, -10],
+        [2, 0, -20],
+        [0, 0, 5],
+    ]

@@ -1,3 +1,4 @@
+import nibabel
 import numpy as np
 import pytest
 
@@ -139,3 +140,15 @@ def test_without_a_group_column_identical_pixels_are_the_group(cohort_folder, tm
     (tmp_path / "images/4.png").write_bytes((tmp_path / "images/0.png").read_bytes())
     report = check_cohort(Cohort.read(path))
     assert found(report) == [(4, "group"), (4, "duplicate")]
+
+
+def test_the_gray_policy_of_the_training_is_checked_too(tmp_path, write_csv):
+    volume = np.arange(9 * 9 * 3, dtype=np.int16).reshape(9, 9, 3)
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "a.nii.gz")
+    table = write_csv(tmp_path / "c.csv", [{"image": "a.nii.gz", "label": "x"}] * 2)
+    problems = check_cohort(Cohort.read(table)).problems
+    assert "no gray range of its own" in problems[0].reason
+    report = check_cohort(Cohort.read(table), voi="window:100,200")
+    assert [problem.stage for problem in report.problems] == ["class"]  # there is but one
+    assert report.summary["sizes"]["slices"] == {"min": 3, "median": 3, "max": 3}
+    assert report.references[0].shape == (9, 9, 3)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medproto.data import Cohort, read_image
+from medproto.data import Cohort, ImageFrame, read_image
 from medproto.errors import CohortError
 
 
@@ -120,6 +120,8 @@ def test_groups_name_the_row_that_cannot_be_read(tmp_path):
         (b"image,label,fold\na,x,1.5\n", "'fold' must hold whole numbers"),
         (b"image,label,fold\na,x,\n", "'fold' must hold whole numbers"),
         (b"image,label,fold\na,x,inf\n", "'fold' must hold whole numbers"),
+        (b"image,label,frame\na,x,-1\n", "'frame' must hold whole numbers from 0, or nothing"),
+        (b"image,label,frame\na,x,two\n", "or nothing, got 'two'"),
         (b"PAR1 and nothing else", "Parquet table is damaged"),
     ],
 )
@@ -185,3 +187,13 @@ def test_the_command_that_checks_names_the_findings(tmp_path):
     )
     assert cohort.check_command == "medproto cohort check TABLE --label-columns b,c"
     assert Cohort(table(), tmp_path).check_command == "medproto cohort check TABLE"
+
+
+def test_a_frame_of_a_file_is_named_in_the_table(tmp_path):
+    (tmp_path / "c.csv").write_text("image,label,frame\na.dcm,x,3\nb.dcm,x,\nc.dcm,y,0.0\n")
+    cohort = Cohort.read(tmp_path / "c.csv")
+    assert cohort.image_source(0) == ImageFrame(tmp_path / "a.dcm", 3)
+    assert cohort.image_source(1) == tmp_path / "b.dcm"
+    assert cohort.image_source(2) == ImageFrame(tmp_path / "c.dcm", 0)
+    cohort.save(tmp_path / "again.csv")
+    assert Cohort.read(tmp_path / "again.csv").digest == cohort.digest

@@ -9,7 +9,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
 
-from medproto.data import read_image
+from medproto.data import ImageFrame, read_image
 from medproto.data.dicom import read_dicom_stored
 from medproto.errors import ImageReadError
 
@@ -94,7 +94,7 @@ def test_a_file_is_read_as_pydicom_reads_it_or_refused_with_its_reason(path):
     np.testing.assert_array_equal(stored, expected)
     if "PerFrameFunctionalGroupsSequence" in dataset:
         return  # gray values of frames: test_volumes.py
-    pixels, reference = read_image(path, frame=frame)
+    pixels, reference = read_image(path if frame is None else ImageFrame(path, frame))
     assert reference.shape == stored.shape[:2]
     np.testing.assert_allclose(pixels, gray_by_pydicom(stored, dataset), atol=2e-5)
 

@@ -10,7 +10,7 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from medproto.data import read_image, read_mask
+from medproto.data import ImageFrame, read_image, read_mask
 from medproto.data.padding import padding_mask
 from medproto.data.stored import pixel_digest
 from medproto.errors import ImageReadError
@@ -328,13 +328,13 @@ def test_a_frame_is_chosen_and_checked(tmp_path, write_dicom):
     frames = np.stack([RAMP, RAMP + 100, RAMP + 50])
     path = write_dicom(tmp_path / "a", frames, NumberOfFrames=3, Rows=8, Columns=12)
     for index in range(3):
-        pixels, reference = read_image(path, frame=index)
+        pixels, reference = read_image(ImageFrame(path, index))
         np.testing.assert_allclose(pixels, frames[index] / 255.0, atol=1e-7)
         assert (reference.frame, reference.shape) == (index, (8, 12))
     with pytest.raises(ImageReadError, match="the file holds 3: name one, counted from 0"):
         read_image(path)
     with pytest.raises(ImageReadError, match=r"frame must lie in 0\.\.2, got 3"):
-        read_image(path, frame=3)
+        read_image(ImageFrame(path, 3))
 
 
 @pytest.mark.parametrize("count", [0, -1, 10**9])
@@ -349,7 +349,7 @@ def test_an_absurd_number_of_frames_is_refused(tmp_path, write_dicom, count):
 
 def test_a_plain_image_has_no_frames(tmp_path, write_png):
     with pytest.raises(ImageReadError, match="no frames to choose from, got 1"):
-        read_image(write_png(tmp_path / "a.png", RAMP), frame=1)
+        read_image(ImageFrame(write_png(tmp_path / "a.png", RAMP), 1))
 
 
 def test_the_place_in_the_patient_is_that_of_the_standard(tmp_path, write_dicom):

@@ -4,7 +4,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from medproto.data import read_image, read_mask
+from medproto.data import ImageFrame, read_image, read_mask
 from medproto.errors import ImageReadError
 
 BLOCK = np.arange(8 * 9 * 5, dtype=np.int16).reshape(8, 9, 5)
@@ -69,7 +69,7 @@ def test_the_full_range_is_that_of_the_type_and_float_has_none(write_nifti):
 def test_one_of_several_volumes(write_nifti):
     several = np.stack([BLOCK, BLOCK[::-1]], axis=3)
     path = write_nifti(several)
-    pixels, reference = read_image(path, voi="window:180,360", frame=1)
+    pixels, reference = read_image(ImageFrame(path, 1), voi="window:180,360")
     np.testing.assert_allclose(pixels, BLOCK[::-1] / 360, atol=1e-6)
     assert (reference.shape, reference.frame) == ((8, 9, 5), 1)
     alone = read_image(
@@ -79,7 +79,7 @@ def test_one_of_several_volumes(write_nifti):
     with pytest.raises(ImageReadError, match="one volume, the file holds 2"):
         read_image(path, voi="percentile")
     with pytest.raises(ImageReadError, match=r"frame must lie in 0\.\.1, got 2"):
-        read_image(path, voi="percentile", frame=2)
+        read_image(ImageFrame(path, 2), voi="percentile")
 
 
 def test_without_an_affine_there_is_no_place_in_the_patient(write_nifti):

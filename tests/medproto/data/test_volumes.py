@@ -4,7 +4,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import generate_uid
 
-from medproto.data import read_image, read_mask
+from medproto.data import ImageFrame, read_image, read_mask
 from medproto.errors import ImageReadError
 
 # A block whose voxels are all different: value = 100 * slice + 12 * row + column.
@@ -190,7 +190,7 @@ def test_an_enhanced_object_is_the_volume_of_its_frames(tmp_path, write_dicom, o
 
 def test_a_frame_of_an_enhanced_object_has_its_own_rescale_and_place(tmp_path, write_dicom):
     path = enhanced(write_dicom, tmp_path / "a")
-    pixels, reference = read_image(path, frame=3, voi="window:0,4000")
+    pixels, reference = read_image(ImageFrame(path, 3), voi="window:0,4000")
     np.testing.assert_allclose(pixels, (BLOCK[..., 3] * 4 - 1024 + 2000) / 4000, atol=1e-6)
     assert reference.spacing_mm == (0.5, 0.8)
     assert reference.to_patient((0.5, 0.5)) == pytest.approx((-100, -50, 17.5))
