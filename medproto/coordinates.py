@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = ["CellGrid", "PixelBox", "Placement"]
 
@@ -80,37 +80,105 @@ class PixelBox:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a stored image lies in the network's input: ``network = stored * scale + offset``.
+    """Where a stored image lies in the network's input.
 
-    All values are positions (see the module's head), per axis in array order.
+    ``network[i] = stored[axes[i]] * scale[i] + offset[i]`` for each axis ``i`` of the input; all
+    values are positions (see the module's head). A negative scale is an axis turned round.
+
+    Args:
+        stored_shape: of the image, in its own axes.
+        network_shape: of the input.
+        scale: network pixels a stored pixel, per axis of the input.
+        offset: where the position 0 of the stored axis comes to lie, per axis of the input.
+        axes: which stored axis each axis of the input runs along; ``None`` as they are stored.
+
+    Raises:
+        ValueError: if ``axes`` does not name each stored axis once, or a scale is 0.
     """
 
     stored_shape: tuple[int, ...]
     network_shape: tuple[int, ...]
     scale: tuple[float, ...]
     offset: tuple[float, ...]
+    axes: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        count = len(self.stored_shape)
+        if sorted(self.order) != list(range(count)) or not all(self.scale):
+            raise ValueError(
+                f"axes must name each of {count} stored axes once, and no scale may be 0; got "
+                f"{self.axes} and {self.scale}."
+            )
+
+    @classmethod
+    def identity(cls, shape: Sequence[int]) -> Placement:
+        """Return the placement of an image that is the input as it is."""
+        sides = tuple(int(side) for side in shape)
+        return cls(sides, sides, (1.0,) * len(sides), (0.0,) * len(sides))
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Return the stored axis of each axis of the input."""
+        return tuple(range(len(self.stored_shape))) if self.axes is None else self.axes
 
     def to_network(self, position: Sequence[float]) -> tuple[float, ...]:
         """Map a position in stored pixels to network pixels."""
-        return tuple(p * s + o for p, s, o in zip(position, self.scale, self.offset, strict=True))
+        return tuple(
+            position[axis] * s + o
+            for axis, s, o in zip(self.order, self.scale, self.offset, strict=True)
+        )
 
     def to_stored(self, position: Sequence[float]) -> tuple[float, ...]:
         """Map a position in network pixels to stored pixels; the inverse of `to_network`."""
-        return tuple((p - o) / s for p, s, o in zip(position, self.scale, self.offset, strict=True))
+        stored = [0.0] * len(self.stored_shape)
+        for axis, p, s, o in zip(self.order, position, self.scale, self.offset, strict=True):
+            stored[axis] = (p - o) / s
+        return tuple(stored)
 
     def box_to_stored(self, start: Sequence[float], stop: Sequence[float]) -> PixelBox:
         """Smallest stored box that covers the network positions, clipped to the image.
 
         A box that lies wholly in the padding collapses onto the nearest border pixel.
         """
-        first, last = self.to_stored(start), self.to_stored(stop)
-        shape = self.stored_shape
-        low = [min(max(math.floor(v + 1e-6), 0), n - 1) for v, n in zip(first, shape, strict=True)]
+        ends = list(zip(self.to_stored(start), self.to_stored(stop), strict=True))
+        low = [
+            min(max(math.floor(min(pair) + 1e-6), 0), n - 1)
+            for pair, n in zip(ends, self.stored_shape, strict=True)
+        ]
         high = [
-            min(max(math.ceil(v - 1e-6), a + 1), n)
-            for v, a, n in zip(last, low, shape, strict=True)
+            min(max(math.ceil(max(pair) - 1e-6), a + 1), n)
+            for pair, a, n in zip(ends, low, self.stored_shape, strict=True)
         ]
         return PixelBox(tuple(low), tuple(high))
+
+    def scaled(
+        self, scale: Sequence[float], offset: Sequence[float], shape: Sequence[int]
+    ) -> Placement:
+        """Return the placement after the input went to ``input * scale + offset``."""
+        return replace(
+            self,
+            network_shape=tuple(int(side) for side in shape),
+            scale=tuple(s * t for s, t in zip(self.scale, scale, strict=True)),
+            offset=tuple(o * t + u for o, t, u in zip(self.offset, scale, offset, strict=True)),
+        )
+
+    def turned(self, axes: Sequence[int], reverse: Sequence[bool]) -> Placement:
+        """Return the placement after axis ``i`` became the input's axis ``axes[i]``.
+
+        Args:
+            reverse: whether it runs the other way now, per new axis.
+        """
+        shape = [self.network_shape[axis] for axis in axes]
+        moved = Placement(
+            self.stored_shape,
+            tuple(shape),
+            tuple(self.scale[axis] for axis in axes),
+            tuple(self.offset[axis] for axis in axes),
+            tuple(self.order[axis] for axis in axes),
+        )
+        signs = [-1.0 if turned else 1.0 for turned in reverse]
+        offsets = [float(side) if turned else 0.0 for side, turned in zip(shape, reverse)]
+        return moved.scaled(signs, offsets, shape)
 
 
 @dataclass(frozen=True, slots=True)

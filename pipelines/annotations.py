@@ -24,10 +24,10 @@ from medproto.errors import CohortError
 from medproto.losses import ALL_CLASSES
 from medproto.networks.heads import prototype_counts
 from medproto.records import PixelBox
-from medproto.transforms import FitImage
 
 from .config import ConfigError, RunConfig
 from .image_file import hold
+from .placed_alike import PlacedAlike
 from .runs import file_digest
 
 __all__ = ["Annotations", "MarkedPatch", "read_annotations"]
@@ -89,16 +89,16 @@ def read_annotations(
             of patches is not the one whose digest the configuration has.
         CohortError: if a row of the table of patches is unusable; row and reason are named.
     """
-    shapes = [() if r is None else r.shape for r in report.references]
+    alike = PlacedAlike(config.data, cohort, report.references)
     training = config.training
     wanted = training.fine_annotation or training.peak_in_masks or training.patches_in_masks
-    masks = _read_masks(config, cohort, shapes) if wanted else None
+    masks = _read_masks(cohort, alike) if wanted else None
     data = config.data
     if data.patches is None:
         _check_coefficients(config, ())
         return config, Annotations(masks)
     path = Path(data.patches)
-    patches = _read_patches(path, config, cohort, shapes)
+    patches = _read_patches(path, config, cohort, alike)
     _check_coefficients(config, patches)
     digest = file_digest(path)
     if data.patches_digest not in (None, digest):
@@ -135,19 +135,14 @@ def _train_rows(cohort: Cohort) -> list[int]:
     return [row for row, split in enumerate(cohort.table["split"]) if split == "train"]
 
 
-def _placing(config: RunConfig) -> FitImage:
-    side = config.data.image_size or 0
-    return FitImage((side, side), config.data.mode)
-
-
-def _read_masks(config: RunConfig, cohort: Cohort, shapes: Sequence[tuple[int, ...]]) -> Tensor:
-    fit, rows = _placing(config), _train_rows(cohort)
-    nothing = torch.zeros(1, *fit.spatial_size, dtype=torch.bool)
+def _read_masks(cohort: Cohort, alike: PlacedAlike) -> Tensor:
+    rows = _train_rows(cohort)
+    nothing = torch.zeros(1, *alike.spatial_size, dtype=torch.bool)
 
     def fitted() -> Iterator[Tensor]:
         for row in rows:
-            marked = _marked(cohort, row, shapes[row])
-            yield nothing if marked is None else _fit_mask(fit, marked)
+            marked = _marked(cohort, row, alike.shape(row))
+            yield nothing if marked is None else _fit_mask(alike, row, marked)
 
     masks = hold(fitted(), len(rows), nothing.shape, dtype=torch.bool)
     count = sum(bool(mask.any()) for mask in masks)
@@ -180,17 +175,17 @@ def _box(text: str) -> PixelBox:
     return PixelBox.from_list([int(value) for value in text.split(",")])
 
 
-def _fit_mask(fit: FitImage, marked: NDArray[np.bool_]) -> Tensor:
+def _fit_mask(alike: PlacedAlike, row: int, marked: NDArray[np.bool_]) -> Tensor:
     """Return ``[1, *S]`` bool; the smallest region keeps at least one pixel.
 
     A pixel is inside if more than half of what the fullest one shows lies in it.
     """
-    fitted = fit(torch.from_numpy(marked)[None]).as_tensor()
+    fitted = alike(row, torch.from_numpy(marked)[None]).as_tensor()
     return fitted > fitted.max() / 2
 
 
 def _read_patches(
-    path: Path, config: RunConfig, cohort: Cohort, shapes: Sequence[tuple[int, ...]]
+    path: Path, config: RunConfig, cohort: Cohort, alike: PlacedAlike
 ) -> list[MarkedPatch]:
     try:
         table = read_table(path)
@@ -202,12 +197,12 @@ def _read_patches(
             f"the table of patches must have the columns {', '.join(COLUMNS)}; {missing} missing."
         )
     rows = {cohort.image_path(row).resolve(): row for row in range(len(cohort))}
-    classes, fit = _classes(config), _placing(config)
+    classes = _classes(config)
     patches = []
     for number, (image, *cells) in enumerate(zip(*(table[c] for c in COLUMNS), strict=True)):
         try:
             row = rows.get((path.parent / image).resolve())
-            patches.append(_patch(row, cells, cohort, shapes, classes, fit))
+            patches.append(_patch(row, cells, cohort, classes, alike))
         except ValueError as error:
             raise CohortError(f"row {number} of the table of patches: {error}") from None
     return patches
@@ -217,9 +212,8 @@ def _patch(
     row: int | None,
     cells: Sequence[str],
     cohort: Cohort,
-    shapes: Sequence[tuple[int, ...]],
     classes: dict[str, int],
-    fit: FitImage,
+    alike: PlacedAlike,
 ) -> MarkedPatch:
     """Read one row: box, class and verdict of an image.
 
@@ -245,10 +239,10 @@ def _patch(
         box = _box(text)
     except ValueError:
         raise ValueError(f"box must be 'row0,col0,row1,col1', got {text!r}.") from None
-    shape = shapes[row]
+    shape = alike.shape(row)
     if len(box.stop) != len(shape) or any(b > n for b, n in zip(box.stop, shape)):
         raise ValueError(f"box must lie in the image of {list(shape)} pixels, got {text!r}.")
-    placement = fit.placement(shape)
+    placement = alike.placement(row)
     return MarkedPatch(
         row=row,
         start=placement.to_network(box.start),

@@ -45,6 +45,8 @@ class DataConfig(Section):
         voi: gray range: ``voi`` (window or LUT of the file), ``full-range``, ``percentile`` (of the
             values of each image) or ``window:CENTER,WIDTH`` (in Hounsfield units of a CT).
         mode: ``letterbox`` keeps the aspect ratio, ``stretch`` fills the square.
+        crop: ``body`` crops to the part of each image that shows the patient.
+        blacken_outside: make everything else black: letters, rulers, the text of the scanner.
         augment: small random shifts, turns and changes of contrast in training.
         repeats: how often an epoch goes over the images, each time with another random change.
         patches: path of a table of forbidden and kept patches, see docs/annotations.md.
@@ -56,6 +58,8 @@ class DataConfig(Section):
     image_size: int | None = Field(default=None, ge=16, le=2048)
     voi: Annotated[str, AfterValidator(_policy)] = "voi"
     mode: Literal["letterbox", "stretch"] = "letterbox"
+    crop: Literal["none", "body"] = "none"
+    blacken_outside: bool = False
     augment: bool = True
     repeats: int = Field(default=1, ge=1, le=1000)
     patches: str | None = Field(default=None, min_length=1)

@@ -10,6 +10,7 @@ import platform
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,6 +33,7 @@ from .allocator import keep_freed_memory
 from .annotations import Annotations, read_annotations
 from .checkpoint import Checkpoint
 from .config import ConfigError, RunConfig
+from .config_sections import DataConfig
 from .datasets import ImageSet
 from .doubt import fit_doubt
 from .evaluate import Evaluation, evaluate_model
@@ -200,7 +202,7 @@ class _Training:
     def _load(self, split: str) -> ImageSet:
         rows = self.cohort.table.index[self.cohort.table["split"] == split].tolist()
         size, data = self.config.data.image_size, self.config.data
-        steps = {"spatial_size": (size, size), "voi": data.voi, "mode": data.mode}
+        steps = {**_preprocessing(data), "spatial_size": (size, size)}
         logger.info("reading %d images (%s).", len(rows), split)
         return ImageSet.load(self.cohort, rows, data.classes or (), steps)
 
@@ -255,11 +257,7 @@ class _Training:
         data = self.config.data
         return ModelCard(
             classes=tuple(data.classes or ()),
-            preprocessing={
-                "spatial_size": [data.image_size, data.image_size],
-                "voi": data.voi,
-                "mode": data.mode,
-            },
+            preprocessing=_preprocessing(data),
             synthetic=bool(self.cohort.table["synthetic"].astype(int).any()),
             config_digest=self.config.digest(),
             cohort_digest=self.cohort.content_digest,
@@ -278,3 +276,14 @@ def _save_twin(out: Path, twin: PlainClassifier) -> None:
 
     tensors = {k: v.detach().cpu().contiguous() for k, v in twin.state_dict().items()}
     write_atomically(out / "twin.safetensors", save(tensors))
+
+
+def _preprocessing(data: DataConfig) -> dict[str, Any]:
+    """Return the arguments of :func:`medproto.transforms.preprocessing`, as JSON types."""
+    return {
+        "spatial_size": [data.image_size, data.image_size],
+        "voi": data.voi,
+        "mode": data.mode,
+        "crop": data.crop,
+        "blacken_outside": data.blacken_outside,
+    }

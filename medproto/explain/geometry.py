@@ -36,13 +36,16 @@ def cells_to_network(values: Array, grid: CellGrid, network_shape: Sequence[int]
 
 def cells_to_stored(values: Array, grid: CellGrid, placement: Placement) -> Array:
     """Interpolate maps of cells ``[..., *G]`` linearly to the stored pixels of the image."""
+    order = placement.order
     positions = [
-        (np.arange(size) + 0.5) * scale + offset
-        for size, scale, offset in zip(
-            placement.stored_shape, placement.scale, placement.offset, strict=True
-        )
+        (np.arange(placement.stored_shape[axis]) + 0.5) * scale + offset
+        for axis, scale, offset in zip(order, placement.scale, placement.offset, strict=True)
     ]
-    return interpolate(values, grid, positions)
+    out = interpolate(values, grid, positions)
+    if order == tuple(range(len(order))):
+        return out
+    first = out.ndim - len(order)
+    return out.transpose(*range(first), *(first + order.index(k) for k in range(len(order))))
 
 
 def interpolate(

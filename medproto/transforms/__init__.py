@@ -9,18 +9,34 @@ from medproto.transforms.augment import (
     apply_augmentations_to_masks,
     augmentation,
 )
-from medproto.transforms.dictionary import FitImaged, LoadRadiographd, preprocessing
+from medproto.transforms.body import BlackenOutside, CropBody, crop_to
+from medproto.transforms.dictionary import (
+    BlackenOutsided,
+    CropBodyd,
+    FitImaged,
+    LoadRadiographd,
+    OrientVolumed,
+    preprocessing,
+)
+from medproto.transforms.orient import OrientVolume
 
 __all__ = [
     "Augmentation",
+    "BlackenOutside",
+    "BlackenOutsided",
+    "CropBody",
+    "CropBodyd",
     "FitImage",
     "FitImaged",
     "LoadRadiograph",
     "LoadRadiographd",
+    "OrientVolume",
+    "OrientVolumed",
     "RandRadiograph",
     "RandRadiographd",
     "apply_augmentations",
     "apply_augmentations_to_masks",
     "augmentation",
+    "crop_to",
     "preprocessing",
 ]

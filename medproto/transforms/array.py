@@ -8,6 +8,7 @@ pixel, see :mod:`medproto.records`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from monai.data import MetaTensor
@@ -18,9 +19,9 @@ from torch.nn.functional import interpolate
 from medproto.data import ImageSource, read_image
 from medproto.data.gray import read_policy
 from medproto.errors import ImageReadError
-from medproto.records import Placement
+from medproto.records import ImageReference, Placement
 
-__all__ = ["MODES", "FitImage", "LoadRadiograph"]
+__all__ = ["MODES", "FitImage", "LoadRadiograph", "step_affine"]
 
 MODES = ("letterbox", "stretch")
 
@@ -30,7 +31,8 @@ class LoadRadiograph(Transform):
 
     Unlike MONAI's reader it keeps the file's row and column order, applies the VOI policy and
     inverts MONOCHROME1 once. ``meta["reference"]`` is an `ImageReference`; nothing else of the
-    header, and not the path, goes into ``meta``.
+    header, and not the path, goes into ``meta``. The affine of a volume is MONAI's, to the right,
+    the front and the head, where the file has one.
 
     Args:
         voi: gray policy, see `medproto.data.read_image`.
@@ -51,7 +53,8 @@ class LoadRadiograph(Transform):
         """
         image = read_image(source, voi=self.voi)
         pixels = torch.from_numpy(image.pixels)[None]  # [1, *S]
-        return MetaTensor(pixels, meta={"reference": image.reference})
+        affine = _world_affine(image.reference) if pixels.ndim == 4 else None
+        return MetaTensor(pixels, affine=affine, meta={"reference": image.reference})
 
 
 class FitImage(Transform):
@@ -59,12 +62,12 @@ class FitImage(Transform):
 
     Linear interpolation with antialiasing: a shrunk image is averaged, not sampled. The scale of
     ``meta["placement"]`` is that of the whole-numbered size the image really got on each axis, so
-    positions map to stored pixels exactly.
+    positions map to stored pixels exactly, through what earlier transforms did to the image, too.
 
     Args:
         spatial_size: two or three sides, each at least 1.
-        mode: ``"letterbox"`` keeps the aspect ratio and pads with 0 on both sides; ``"stretch"``
-            fills the size.
+        mode: ``"letterbox"`` keeps the aspect ratio, in millimetres where the file has a spacing,
+            and pads with 0 on both sides; ``"stretch"`` fills the size.
 
     Raises:
         ValueError: if an argument is outside the range given above.
@@ -98,27 +101,37 @@ class FitImage(Transform):
                 f"got {list(image.shape)}."
             )
         plain = image.as_tensor() if isinstance(image, MetaTensor) else image
-        stored = tuple(plain.shape[1:])
-        placement = self.placement(stored)
-        inner = [round(n * s) for n, s in zip(stored, placement.scale, strict=True)]
+        shape = tuple(plain.shape[1:])
+        before = _meta(image).get("placement") or Placement.identity(shape)
+        placement = self.placement(shape, _spacing(_meta(image).get("reference"), before))
+        inner = [round(n * s) for n, s in zip(shape, placement.scale, strict=True)]
         starts = [int(offset) for offset in placement.offset]
         canvas = plain.new_zeros((plain.shape[0], *self.spatial_size), dtype=torch.float32)
         window = tuple(slice(a, a + n) for a, n in zip(starts, inner, strict=True))
         canvas[(slice(None), *window)] = _resize(plain.float(), inner)
         meta = {key: value for key, value in _meta(image).items() if key != "affine"}
-        affine = _affine(placement)
+        affine = step_affine(placement)
         if isinstance(image, MetaTensor) and image.affine.shape == affine.shape:
             affine = image.affine.to(affine) @ affine
-        return MetaTensor(canvas, affine=affine, meta={**meta, "placement": placement})
+        whole = before.scaled(placement.scale, placement.offset, self.spatial_size)
+        return MetaTensor(canvas, affine=affine, meta={**meta, "placement": whole})
 
-    def placement(self, stored_shape: Sequence[int]) -> Placement:
-        """Return where an image of this shape comes to lie, without touching pixels."""
+    def placement(
+        self, stored_shape: Sequence[int], spacing: Sequence[float] | None = None
+    ) -> Placement:
+        """Return where an image of this shape comes to lie, without touching pixels.
+
+        Args:
+            spacing: of its pixels along each axis, in any unit; ``None`` for square ones.
+        """
         stored = tuple(int(side) for side in stored_shape)
         size = self.spatial_size
         inner = list(size)
         if self.mode == "letterbox":
-            factor = min(t / s for t, s in zip(size, stored, strict=True))
-            inner = [min(max(round(s * factor), 1), t) for t, s in zip(size, stored, strict=True)]
+            unit = max(spacing) if spacing else 1.0
+            lengths = [n * s / unit for n, s in zip(stored, spacing or [1.0] * len(stored))]
+            factor = min(t / s for t, s in zip(size, lengths, strict=True))
+            inner = [min(max(round(s * factor), 1), t) for t, s in zip(size, lengths, strict=True)]
         return Placement(
             stored_shape=stored,
             network_shape=size,
@@ -152,15 +165,35 @@ def _resize_plane(image: Tensor, size: Sequence[int]) -> Tensor:
     )[0]
 
 
-def _meta(image: Tensor) -> dict[str, object]:
+def _spacing(reference: object, before: Placement) -> list[float] | None:
+    """Return the spacing along the axes of an image that was read, and changed since."""
+    if not isinstance(reference, ImageReference) or reference.spacing_mm is None:
+        return None
+    pairs = zip(before.order, before.scale, strict=True)
+    return [reference.spacing_mm[axis] / abs(scale) for axis, scale in pairs]
+
+
+def _world_affine(reference: ImageReference) -> Tensor | None:
+    if reference.affine is None:
+        return None
+    affine = torch.eye(4, dtype=torch.float64)
+    affine[:3] = torch.tensor(reference.affine, dtype=torch.float64)
+    affine[:2] *= -1
+    return affine
+
+
+def _meta(image: Tensor) -> dict[str, Any]:
     return dict(image.meta) if isinstance(image, MetaTensor) else {}
 
 
-def _affine(placement: Placement) -> Tensor:
-    """Return the matrix from pixel indices of the network's input to stored indices."""
+def step_affine(placement: Placement) -> Tensor:
+    """Return the 4 x 4 matrix from pixel indices behind a step to those before it."""
     affine = torch.eye(4, dtype=torch.float64)
-    for axis, (scale, offset) in enumerate(zip(placement.scale, placement.offset, strict=True)):
+    affine[: len(placement.order)] = 0
+    for axis, (before, scale, offset) in enumerate(
+        zip(placement.order, placement.scale, placement.offset, strict=True)
+    ):
         # Index i is position i + 0.5, on both sides.
-        affine[axis, axis] = 1 / scale
-        affine[axis, 3] = (0.5 - offset) / scale - 0.5
+        affine[before, axis] = 1 / scale
+        affine[before, 3] = (0.5 - offset) / scale - 0.5
     return affine

@@ -9,8 +9,20 @@ from monai.config import KeysCollection
 from monai.transforms import Compose, MapTransform
 
 from medproto.transforms.array import FitImage, LoadRadiograph
+from medproto.transforms.body import BlackenOutside, CropBody
+from medproto.transforms.orient import OrientVolume
 
-__all__ = ["FitImaged", "LoadRadiographd", "preprocessing"]
+__all__ = [
+    "CROPS",
+    "BlackenOutsided",
+    "CropBodyd",
+    "FitImaged",
+    "LoadRadiographd",
+    "OrientVolumed",
+    "preprocessing",
+]
+
+CROPS = ("none", "body")
 
 
 class LoadRadiographd(MapTransform):
@@ -61,8 +73,77 @@ class FitImaged(MapTransform):
         return out
 
 
+class OrientVolumed(MapTransform):
+    """Dictionary form of `OrientVolume`.
+
+    Args:
+        keys: of the images.
+        code: as in `OrientVolume`.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, code: str = "PLS", allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.orient = OrientVolume(code)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of ``data`` with the volumes turned."""
+        out = dict(data)
+        for key in self.key_iterator(out):
+            out[key] = self.orient(out[key])
+        return out
+
+
+class CropBodyd(MapTransform):
+    """Dictionary form of `CropBody`.
+
+    Args:
+        keys: of the images.
+        margin: as in `CropBody`.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, margin: float = 0.02, allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.crop = CropBody(margin)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of ``data`` with the images cropped."""
+        out = dict(data)
+        for key in self.key_iterator(out):
+            out[key] = self.crop(out[key])
+        return out
+
+
+class BlackenOutsided(MapTransform):
+    """Dictionary form of `BlackenOutside`.
+
+    Args:
+        keys: of the images.
+    """
+
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.blacken = BlackenOutside()
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of ``data`` with everything but the patient black."""
+        out = dict(data)
+        for key in self.key_iterator(out):
+            out[key] = self.blacken(out[key])
+        return out
+
+
 def preprocessing(
-    spatial_size: Sequence[int], *, voi: str = "voi", mode: str = "letterbox", key: str = "image"
+    spatial_size: Sequence[int],
+    *,
+    voi: str = "voi",
+    mode: str = "letterbox",
+    crop: str = "none",
+    blacken_outside: bool = False,
+    key: str = "image",
 ) -> Compose:
     """Return the deterministic part, the same for training, projection and prediction.
 
@@ -73,5 +154,19 @@ def preprocessing(
     Args:
         voi: as in `LoadRadiograph`.
         mode: as in `FitImage`.
+        crop: ``"body"`` crops to the part that shows the patient, see `CropBody`.
+        blacken_outside: make everything else black, see `BlackenOutside`.
+
+    Raises:
+        ValueError: if ``crop`` is unknown.
     """
-    return Compose([LoadRadiographd(key, voi), FitImaged(key, spatial_size, mode)])
+    if crop not in CROPS:
+        raise ValueError(f"crop must be one of {list(CROPS)}, got {crop!r}.")
+    steps: list[MapTransform] = [LoadRadiographd(key, voi)]
+    if len(spatial_size) == 3:
+        steps.append(OrientVolumed(key))
+    if crop == "body":
+        steps.append(CropBodyd(key))
+    if blacken_outside:
+        steps.append(BlackenOutsided(key))
+    return Compose([*steps, FitImaged(key, spatial_size, mode)])

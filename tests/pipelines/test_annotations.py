@@ -82,6 +82,28 @@ def test_masks_lie_where_their_image_lies(marked):
     assert stretched.masks[0].nonzero().tolist() == [[0, 20, 9]]
 
 
+def test_masks_and_patches_follow_the_crop_of_their_image(marked):
+    for i in range(6):
+        bright = np.zeros((64, 32))
+        bright[20:60, 4:28] = 200
+        save(marked.root, f"{i}.png", bright)
+    table = write_patches(marked, '0.png,"19,4,61,28",blob,forbid')
+    settings = ("training.fine_annotation=0.1", "training.forbid=1", "data.crop=body", table)
+    _, annotations = read(marked, *settings)
+    # Cropped to rows 19..60 (one of margin) and columns 4..27; 42 x 24 becomes 32 x 18, with 7
+    # columns of padding. The pixel at (41, 9) is then at ((41.5 - 19) / 42 * 32, 7 + 5.5 * 0.75).
+    found = annotations.masks[0].nonzero().tolist()
+    assert [0, 17, 11] in found
+    assert all(abs(row - 17) <= 1 and abs(column - 11) <= 1 for _, row, column in found)
+    (patch,) = annotations.patches
+    assert patch.start == pytest.approx((0, 7))
+    assert patch.stop == pytest.approx((32, 25))
+    images = ImageSet.load(
+        marked, [0], CLASSES, {"spatial_size": (32, 32), "crop": "body", "blacken_outside": True}
+    )
+    assert images.placement(0).to_network((19, 4)) == pytest.approx((0, 7))
+
+
 def test_no_mark_in_the_training_split_is_an_error(marked):
     table = marked.table[marked.table["image"].isin(["2.png", "3.png", "4.png", "5.png"])]
     with pytest.raises(ConfigError, match=r"fine_annotation .*none of the 3 has a marked region"):

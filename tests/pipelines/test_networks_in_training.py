@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from audit import AuditLog
 from pipelines.case_report import write_case
@@ -53,6 +54,28 @@ def test_a_run_from_training_to_record_and_page(
         assert logits[0] == 0.0
         assert {e["class"] for e in payload["evidence"]} == {"blob"}
         assert all(e["weights"][0] == 0.0 <= e["weights"][1] for e in payload["evidence"])
+
+
+def test_a_run_that_crops_explains_in_stored_pixels(
+    tiny_cohort, tiny_settings, blob_image, tmp_path
+):
+    ways = ["data.crop=body", "data.blacken_outside=true", "data.voi=percentile", "model.stage=2"]
+    run = train(tiny_cohort, tmp_path / "run", load_config(None, [*tiny_settings, *ways]))
+    gray = np.asarray(Image.open(blob_image).convert("L"))
+    framed = np.zeros((100, 120), np.uint8)
+    framed[10:74, 50:114] = np.maximum(gray, 20)
+    framed[80:90, 2:12] = 255  # a letter beside the patient
+    Image.fromarray(framed).save(tmp_path / "framed.png")
+    with AuditLog.create(f"sqlite:///{tmp_path / 'log.db'}") as log:
+        payload = predict_recorded(run, tmp_path / "framed.png", log, actor="tester").payload
+    assert payload["preprocessing"]["crop"] == "body"
+    assert payload["image"]["voi"] == "percentile"
+    # No piece of evidence reaches the letter, which the crop left out.
+    for evidence in payload["evidence"]:
+        top, left, bottom, right = evidence["box_px"]
+        assert 0 <= top < bottom <= 76
+        assert 48 <= left < right <= 120
+    assert write_case(run, tmp_path / "framed.png", tmp_path / "page").is_file()
 
 
 @pytest.mark.parametrize(

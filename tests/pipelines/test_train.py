@@ -59,7 +59,13 @@ def test_the_run_folder_holds_what_it_promises(tiny_path):
 def test_the_card_and_the_configuration_are_complete(tiny_run, tiny_config):
     card, config = tiny_run.card, tiny_run.config
     assert card.classes == config.data.classes == ("normal", "blob")
-    assert card.preprocessing == {"spatial_size": [64, 64], "voi": "voi", "mode": "letterbox"}
+    assert card.preprocessing == {
+        "spatial_size": [64, 64],
+        "voi": "voi",
+        "mode": "letterbox",
+        "crop": "none",
+        "blacken_outside": False,
+    }
     assert card.config_digest == config.digest() != tiny_config.digest()
     assert card.cohort_digest == tiny_run.cohort.content_digest
     assert card.synthetic is False
