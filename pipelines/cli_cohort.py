@@ -59,6 +59,8 @@ def check(
 
     Example: medproto cohort check cohort.csv --label-columns nodule,effusion
     """
+    from tqdm import tqdm
+
     from medproto.data import Cohort, check_cohort
     from medproto.data.gray import read_policy
 
@@ -67,7 +69,13 @@ def check(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     cohort = Cohort.read(table, group=group, label_columns=_names(label_columns))
-    report = check_cohort(cohort, voi=voi)
+    with tqdm(unit=" files", disable=None, leave=False) as bar:  # none where nobody watches
+
+        def show(done: int, count: int) -> None:
+            bar.total = count
+            bar.update(done - bar.n)
+
+        report = check_cohort(cohort, voi=voi, progress=show)
     if as_json:
         problems = [asdict(problem) for problem in report.problems]
         document = {"ok": report.ok, "n": report.n, "problems": problems, **report.summary}

@@ -16,9 +16,9 @@ from medproto.data.check_labels import (
     find_wrong_labels,
 )
 from medproto.data.cohort import Cohort
-from medproto.data.images import read_image, read_mask
+from medproto.data.files_read import FilesRead, read_files
+from medproto.data.gray import read_policy
 from medproto.data.problem import SPLITS, Problem
-from medproto.errors import ImageReadError
 from medproto.records import ImageReference, PixelBox
 
 __all__ = ["CohortReport", "check_cohort"]
@@ -62,7 +62,7 @@ def check_cohort(
         classes: the known labels; ``None`` takes whatever the table has. Not for a cohort with
             ``label_columns``, which names its findings itself.
         voi: gray policy that the images will be read with, see `read_image`.
-        progress: called with ``(rows done, rows)`` after each row.
+        progress: called with ``(files done, files)`` after each file.
 
     Raises:
         ValueError: if ``classes`` are given for a cohort with ``label_columns``, or ``voi`` is no
@@ -75,19 +75,19 @@ def check_cohort(
     """
     if cohort.label_columns and classes is not None:
         raise ValueError("classes are the label_columns of this cohort; leave them out.")
+    read_policy(voi)
     references: list[ImageReference | None] = []
     problems: list[Problem] = []
     inside: list[int | None] = []
     wrong_labels = find_wrong_labels(cohort, classes)
+    files = read_files(cohort, voi, progress)
     for row in range(len(cohort)):
-        reference, found = _check_image(cohort, row, voi)
+        reference, found = _check_image(cohort, row, files)
         references.append(reference)
         problems += found + wrong_labels[row]
-        pixels, found = _check_mask(cohort, row, reference)
+        pixels, found = _check_mask(cohort, row, reference, files)
         inside.append(pixels)
         problems += found
-        if progress is not None:
-            progress(row + 1, len(cohort))
     problems += find_empty_masks(cohort, inside)
     groups = _groups(cohort, references)
     problems += _check_parts(cohort, groups, references)
@@ -97,13 +97,14 @@ def check_cohort(
     return CohortReport(len(cohort), tuple(problems), tuple(references), summary)
 
 
-def _check_image(cohort: Cohort, row: int, voi: str) -> tuple[ImageReference | None, list[Problem]]:
+def _check_image(
+    cohort: Cohort, row: int, files: FilesRead
+) -> tuple[ImageReference | None, list[Problem]]:
     if not cohort.table["image"].iloc[row]:
         return None, [Problem(row, "image", "the image must be named, the cell is empty.")]
-    try:
-        reference = read_image(cohort.image_source(row), voi=voi).reference
-    except ImageReadError as cause:
-        return None, [Problem(row, "image", str(cause))]
+    reference = files.images[cohort.image_source(row)]
+    if isinstance(reference, str):
+        return None, [Problem(row, "image", reference)]
     known = cohort.table["pixel_digest"].iloc[row] if "pixel_digest" in cohort.table else ""
     if known and known != reference.pixel_digest:
         reason = "the pixels are not those of the column 'pixel_digest'."
@@ -112,23 +113,21 @@ def _check_image(cohort: Cohort, row: int, voi: str) -> tuple[ImageReference | N
 
 
 def _check_mask(
-    cohort: Cohort, row: int, reference: ImageReference | None
+    cohort: Cohort, row: int, reference: ImageReference | None, files: FilesRead
 ) -> tuple[int | None, list[Problem]]:
     """Return the number of pixels inside the mask (``None`` without one) and what is wrong."""
     problems = _check_boxes(cohort, row, reference)
     path = cohort.mask_path(row)
     if path is None:
         return None, problems
-    try:
-        mask = read_mask(path)
-    except ImageReadError as cause:
-        return None, [*problems, Problem(row, "mask", str(cause))]
-    if reference is not None and mask.shape != reference.shape:
-        reason = (
-            f"the mask must have the image's shape {list(reference.shape)}, got {list(mask.shape)}."
-        )
+    mask = files.masks[path]
+    if isinstance(mask, str):
+        return None, [*problems, Problem(row, "mask", mask)]
+    shape, pixels = mask
+    if reference is not None and shape != reference.shape:
+        reason = f"the mask must have the image's shape {list(reference.shape)}, got {list(shape)}."
         return None, [*problems, Problem(row, "mask", reason)]
-    return int(mask.sum()), problems
+    return pixels, problems
 
 
 def _check_boxes(cohort: Cohort, row: int, reference: ImageReference | None) -> list[Problem]:

@@ -1,0 +1,244 @@
+"""Reading in a process of its own: what a damaged file can end is that process, and no more.
+
+The decoders are written in C and C++ and are fed with files from anywhere. A file on which one of
+them crashes, runs for ever or takes all memory is one bad file here, with its reason.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import numpy as np
+
+from medproto.data.images import ImageFrame, ImageSource, LoadedImage
+from medproto.errors import ImageReadError
+from medproto.records import ImageReference
+
+__all__ = ["IsolatedReader", "ReaderPool", "readers"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+SECONDS = 10.0
+"""Time for a small file; a start of the process comes on top."""
+
+BYTES_PER_SECOND = 2e6
+"""Slowest reading of a large one: JPEG 2000 on one core."""
+
+START_SECONDS = 60.0
+
+_WORKER = "medproto.data.reader_worker"
+
+
+class IsolatedReader:
+    """One child process, started on first use and again after it died. Not safe for threads.
+
+    Use it with ``with``, or call :meth:`close`.
+
+    Args:
+        seconds: time for a small file; larger ones get more, see `BYTES_PER_SECOND`.
+    """
+
+    def __init__(self, seconds: float = SECONDS) -> None:
+        self._seconds = seconds
+        self._process: subprocess.Popen[bytes] | None = None
+        self._fresh = True
+
+    def __enter__(self) -> IsolatedReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def image(self, source: ImageSource, *, voi: str = "voi") -> LoadedImage:
+        """Read as `medproto.data.read_image` does.
+
+        Raises:
+            ImageReadError: likewise, and if the process died of the file or took too long.
+        """
+        answer, pixels = self._ask("image", source, voi)
+        reference = _reference(answer["reference"])
+        return LoadedImage(np.frombuffer(pixels, np.float32).reshape(reference.shape), reference)
+
+    def reference(self, source: ImageSource, *, voi: str = "voi") -> ImageReference:
+        """Read an image, and return what is known of it without its pixels.
+
+        Raises:
+            ImageReadError: as :meth:`image`.
+        """
+        return _reference(self._ask("reference", source, voi)[0]["reference"])
+
+    def mask(self, source: ImageSource) -> tuple[tuple[int, ...], int]:
+        """Read a mask as `medproto.data.read_mask` does; return its shape and pixels inside.
+
+        Raises:
+            ImageReadError: as :meth:`image`.
+        """
+        answer = self._ask("mask", source, "voi")[0]
+        return tuple(answer["shape"]), int(answer["inside"])
+
+    def close(self) -> None:
+        """End the process."""
+        process, self._process = self._process, None
+        if process is not None:
+            _kill(process)
+            process.communicate()
+
+    def _ask(self, kind: str, source: ImageSource, voi: str) -> tuple[dict[str, Any], bytes]:
+        frame = source.frame if isinstance(source, ImageFrame) else None
+        path = Path(source.path if isinstance(source, ImageFrame) else source).absolute()
+        request = {"kind": kind, "path": str(path), "frame": frame, "voi": voi}
+        process = self._running()
+        late = False
+
+        def stop() -> None:
+            nonlocal late
+            late = True
+            _kill(process)
+
+        limit = self._seconds + _bytes(path) / BYTES_PER_SECOND + START_SECONDS * self._fresh
+        watch = threading.Timer(limit, stop)
+        watch.daemon = True
+        watch.start()
+        try:
+            answer, pixels = _exchange(process, request)
+        except (OSError, ValueError):
+            self.close()
+            reason = f"took longer than {limit:.0f} seconds" if late else "crashed"
+            raise ImageReadError(
+                f"the decoder {reason} on this file: it is damaged, or of an unsupported kind."
+            ) from None
+        finally:
+            watch.cancel()
+        self._fresh = False
+        if "error" in answer:
+            raise ImageReadError(answer["error"])
+        return answer, pixels
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            self._fresh = True
+            self._process = subprocess.Popen(
+                [sys.executable, "-W", "ignore", "-m", _WORKER],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # an interrupt is for the caller, who ends it
+                # Where the modules were found, whatever folder this process is in by now.
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+        return self._process
+
+
+class ReaderPool:
+    """Several `IsolatedReader`, each worked by a thread; they live on between two uses.
+
+    Args:
+        count: of processes; ``None`` takes one a core, at most 8.
+        seconds: as of `IsolatedReader`.
+    """
+
+    def __init__(self, count: int | None = None, *, seconds: float = SECONDS) -> None:
+        self._idle = [IsolatedReader(seconds) for _ in range(count or _cores())]
+        self._count = len(self._idle)
+
+    def map(
+        self, work: Callable[[IsolatedReader, Item], Result], items: Iterable[Item]
+    ) -> Iterator[Result]:
+        """Yield ``work(reader, item)`` in the order of the items, done side by side."""
+
+        def run(item: Item) -> Result:
+            reader = self._idle.pop()  # there are as many as threads
+            try:
+                return work(reader, item)
+            finally:
+                self._idle.append(reader)
+
+        with ThreadPool(self._count) as pool:
+            yield from pool.imap(run, items)
+
+    def close(self) -> None:
+        """End the processes."""
+        for reader in self._idle:
+            reader.close()
+
+
+_POOLS: dict[int, ReaderPool] = {}
+
+
+def readers() -> ReaderPool:
+    """Return the pool of this process: starting its readers takes a second, once."""
+    if os.getpid() not in _POOLS:
+        _POOLS.clear()  # those of the process that this one was forked from
+        _POOLS[os.getpid()] = pool = ReaderPool()
+        atexit.register(pool.close)
+    return _POOLS[os.getpid()]
+
+
+def _cores() -> int:
+    return min(len(os.sched_getaffinity(0)), 8)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process and those that it started to decode."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _exchange(
+    process: subprocess.Popen[bytes], request: dict[str, Any]
+) -> tuple[dict[str, Any], bytes]:
+    """Send a request and return the answer and its pixels.
+
+    Raises:
+        OSError: if the process is gone.
+        ValueError: if it went while it answered.
+    """
+    if process.stdin is None or process.stdout is None:
+        raise ValueError("the process must have pipes.")
+    process.stdin.write(json.dumps(request).encode() + b"\n")
+    process.stdin.flush()
+    answer = json.loads(process.stdout.readline())
+    if request["kind"] != "image" or "error" in answer:
+        return answer, b""
+    wanted = 4 * math.prod(answer["reference"]["shape"])
+    pixels = process.stdout.read(wanted)
+    if len(pixels) != wanted:
+        raise ValueError("the pixels must be whole.")
+    return answer, pixels
+
+
+def _bytes(path: Path) -> int:
+    """Return the size of a file, or of the files in a folder."""
+    try:
+        if path.is_dir():
+            return sum(entry.stat().st_size for entry in os.scandir(path))
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _reference(values: dict[str, Any]) -> ImageReference:
+    for name in ("shape", "spacing_mm", "window"):
+        values[name] = None if values[name] is None else tuple(values[name])
+    if values["affine"] is not None:
+        values["affine"] = tuple(tuple(row) for row in values["affine"])
+    return ImageReference(**values)

@@ -1,0 +1,63 @@
+"""Child process that reads images, so that a crash or a hang there costs one file.
+
+Run as a module by :mod:`medproto.data.isolated`. Each request is a line of JSON: ``kind``
+(``"image"``, ``"reference"`` or ``"mask"``), ``path``, ``frame``, ``voi``. Each answer is a line of
+JSON (``reference``, or ``shape`` and ``inside`` of a mask, or ``error``) and, for an image, the
+bytes of its float32 pixels.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from medproto.data.images import ImageFrame, read_image, read_mask
+from medproto.errors import ImageReadError
+
+__all__ = ["MAX_MEMORY", "serve"]
+
+MAX_MEMORY = 2**33
+"""Address space of the process: 8 GiB, four times what the largest volume takes as it is read."""
+
+
+def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    """Answer requests until they end."""
+    for line in requests:
+        pixels = b""
+        try:
+            answer, pixels = _answer(json.loads(line))
+        except ImageReadError as error:
+            answer = {"error": str(error)}
+        except MemoryError:
+            answer = {"error": "the image takes more memory than is allowed to read one."}
+        answers.write(json.dumps(answer).encode() + b"\n" + pixels)
+        answers.flush()
+
+
+def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    path, frame = Path(request["path"]), request["frame"]
+    source = path if frame is None else ImageFrame(path, frame)
+    if request["kind"] == "mask":
+        mask = read_mask(source)
+        return {"shape": list(mask.shape), "inside": int(mask.sum())}, b""
+    image = read_image(source, voi=request["voi"])
+    pixels = image.pixels.tobytes() if request["kind"] == "image" else b""
+    return {"reference": asdict(image.reference)}, pixels
+
+
+def _main() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Libraries print to the standard output, which would come between the answers.
+    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answers:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        serve(sys.stdin.buffer, answers)
+
+
+if __name__ == "__main__":
+    _main()
