@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medproto.data import ImageSource, read_image
+from medproto.data import ImageSource, readers
 from medproto.errors import ImageReadError
 from medproto.explain import GradCam, cells_to_stored, explain, heat_maps
 from medproto.records import Explanation, Placement, Prediction
@@ -80,7 +80,7 @@ def load_case(run: RunFolder, source: ImageSource) -> MetaTensor:
     steps = dict(run.card.preprocessing)
     steps["spatial_size"] = tuple(steps["spatial_size"])
     try:
-        image: MetaTensor = preprocessing(**steps)({"image": source})["image"]
+        image: MetaTensor = preprocessing(**steps, read=readers().image)({"image": source})["image"]
     except RuntimeError as error:  # MONAI wraps the reader's error, which is the one to show
         if isinstance(error.__cause__, ImageReadError):
             raise error.__cause__ from error
@@ -187,7 +187,7 @@ def picture_case(
     if recorded_logits is not None:
         difference = float(np.abs(np.subtract(recorded_logits, prediction.logits)).max())
     return RebuiltCase(
-        image=read_image(source, voi=run.card.preprocessing["voi"]).pixels,
+        image=readers().image(source, voi=run.card.preprocessing["voi"]).pixels,
         explanation=case.explanation,
         heat_maps=heat_maps(run.network, case.tensor, list(prototypes), case.placement),
         grad_cams={

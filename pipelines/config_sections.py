@@ -48,6 +48,8 @@ class DataConfig(Section):
         crop: ``body`` crops to the part of each image that shows the patient.
         blacken_outside: make everything else black: letters, rulers, the text of the scanner.
         augment: small random shifts, turns and changes of contrast in training.
+        skip_bad: leave rows out whose image, mask or box cannot be used, and list them in
+            ``left_out.csv`` of the run; without it such a cohort is refused.
         repeats: how often an epoch goes over the images, each time with another random change.
         patches: path of a table of forbidden and kept patches, see docs/annotations.md.
         patches_digest: ``sha256:<hex>`` of that file; filled in by the training.
@@ -61,6 +63,7 @@ class DataConfig(Section):
     crop: Literal["none", "body"] = "none"
     blacken_outside: bool = False
     augment: bool = True
+    skip_bad: bool = False
     repeats: int = Field(default=1, ge=1, le=1000)
     patches: str | None = Field(default=None, min_length=1)
     patches_digest: str | None = None

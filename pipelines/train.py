@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from medproto.data import Cohort, CohortReport
+from medproto.data import Cohort
 from medproto.errors import ModelFileError
 from medproto.last_layer import LastLayerSolution
 from medproto.networks import (
@@ -46,7 +46,15 @@ from .schedule import ThreePhaseSchedule
 from .steps import StepRunner
 from .trackers import Trackers, require_mlflow
 from .trained_modules import TrainedModules
-from .training_input import check_groups, find_device, resolve, snapshot, usable
+from .training_input import (
+    Usable,
+    check_groups,
+    find_device,
+    resolve,
+    snapshot,
+    usable,
+    write_left_out,
+)
 
 __all__ = ["train"]
 
@@ -90,9 +98,9 @@ def train(
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
     place = find_device(device)
-    cohort, report, config, annotations = from_main(lambda: _prepare(cohort, config))
+    used, config, annotations = from_main(lambda: _prepare(cohort, config))
     modules = _build(config, twin=twin, device=place)
-    cohort = from_main(lambda: _begin_folder(cohort, report, out))
+    cohort = from_main(lambda: _begin_folder(used, out))
     return _Training(cohort, out, config, twin, place, annotations, modules, mlflow).run()
 
 
@@ -111,17 +119,18 @@ def _check_folder(out: Path, *, resume: bool) -> None:
         )
 
 
-def _prepare(
-    cohort: Cohort, config: RunConfig
-) -> tuple[Cohort, CohortReport, RunConfig, Annotations]:
-    cohort, report = usable(cohort, config)
-    return cohort, report, *read_annotations(resolve(config, cohort, report), cohort, report)
+def _prepare(cohort: Cohort, config: RunConfig) -> tuple[Usable, RunConfig, Annotations]:
+    used = usable(cohort, config)
+    resolved = resolve(config, used.cohort, used.report)
+    return used, *read_annotations(resolved, used.cohort, used.report)
 
 
-def _begin_folder(cohort: Cohort, report: CohortReport, out: Path) -> Cohort:
+def _begin_folder(used: Usable, out: Path) -> Cohort:
     # First of all: by this folder a run is known.
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)
-    return snapshot(cohort, report, out)
+    cohort = snapshot(used.cohort, used.report, out)
+    write_left_out(used.left_out, out)
+    return cohort
 
 
 def _build(config: RunConfig, *, twin: bool, device: torch.device) -> TrainedModules:

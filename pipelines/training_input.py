@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-from medproto.data import Cohort, CohortReport, check_cohort
+from medproto.data import Cohort, CohortReport, Problem, check_cohort, read_files
+from medproto.data.table import to_csv
 from medproto.errors import CohortError, ModelFileError
+from medproto.networks.model_file import write_atomically
 
 from .classes import choose_classes, choose_image_size, choose_stage
 from .config import ConfigError, RunConfig
 from .datasets import ImageSet
 from .initialization import shown_classes
 
-__all__ = ["check_groups", "find_device", "resolve", "snapshot", "usable", "with_classes"]
+__all__ = [
+    "Usable",
+    "check_groups",
+    "find_device",
+    "resolve",
+    "snapshot",
+    "usable",
+    "with_classes",
+    "write_left_out",
+]
+
+logger = logging.getLogger("medproto.train")
+
+SKIPPED = ("image", "mask", "box")
+"""Stages of problems that ``data.skip_bad`` may leave out: those of one row's files."""
 
 LAST_STAGE = 7
 """Of EfficientNet-Lite0: a seventh of 224 pixels along an axis, as the published backbones."""
@@ -52,8 +72,25 @@ def with_classes(cohort: Cohort, config: RunConfig) -> Cohort:
     return cohort.select(findings or choose_classes(cohort.classes, config.data.classes))
 
 
-def usable(cohort: Cohort, config: RunConfig) -> tuple[Cohort, CohortReport]:
-    """Keep the configured classes or findings and return the check of what is left.
+class Usable(NamedTuple):
+    """A cohort without problems.
+
+    Args:
+        cohort: its rows.
+        report: of its check.
+        left_out: problems of the rows that ``data.skip_bad`` left out, by their row in the table.
+    """
+
+    cohort: Cohort
+    report: CohortReport
+    left_out: tuple[Problem, ...] = ()
+
+
+def usable(cohort: Cohort, config: RunConfig) -> Usable:
+    """Keep the configured classes or findings and check what is left.
+
+    With ``data.skip_bad`` rows with a file that cannot be used are left out, and told. Labels,
+    groups and splits must be right all the same.
 
     Raises:
         CohortError: if a class or the column ``split`` is missing, or the check found problems.
@@ -64,17 +101,41 @@ def usable(cohort: Cohort, config: RunConfig) -> tuple[Cohort, CohortReport]:
             "training needs a column `split` with train, val and test. "
             "Write it with `medproto cohort split COHORT.csv --seed 0 --out COHORT.csv`."
         )
-    report = check_cohort(cohort)
+    files = read_files(cohort, config.data.voi)
+    report = check_cohort(cohort, voi=config.data.voi, files=files)
+    left_out: list[Problem] = []
+    if config.data.skip_bad:
+        bad = [p for p in report.problems if p.stage in SKIPPED and p.row is not None]
+        left_out = [replace(problem, row=_own_row(cohort, problem)) for problem in bad]
+        if bad:
+            cohort = cohort.without({problem.row for problem in bad if problem.row is not None})
+            report = check_cohort(cohort, voi=config.data.voi, files=files)
     if not report.ok:
         first = report.problems[0]
-        own = cohort.table["row"] if "row" in cohort.table.columns else None
-        row = first.row if own is None or first.row is None else int(own.iloc[first.row])
+        row = _own_row(cohort, first)
         where = "" if row is None else f"row {row}: "
+        skip = " Or leave such rows out: --set data.skip_bad=true." * (first.stage in SKIPPED)
         raise CohortError(
             f"the cohort has {len(report.problems)} problem(s), the first: {where}{first.reason} "
-            f"See them all with `{cohort.check_command}`."
+            f"See them all with `{cohort.check_command}`.{skip}"
         )
-    return cohort, report
+    for problem in left_out:
+        logger.warning("left out: row %d (%s): %s", problem.row, problem.stage, problem.reason)
+    return Usable(cohort, report, tuple(left_out))
+
+
+def _own_row(cohort: Cohort, problem: Problem) -> int | None:
+    """Return the row of a problem in the table that the cohort was taken from."""
+    if problem.row is None or "row" not in cohort.table.columns:
+        return problem.row
+    return int(cohort.table["row"].iloc[problem.row])
+
+
+def write_left_out(left_out: Sequence[Problem], out: Path) -> None:
+    """Write ``left_out.csv`` with row, stage and reason, if there is anything to write."""
+    if left_out:
+        table = pd.DataFrame([asdict(problem) for problem in left_out])
+        write_atomically(out / "left_out.csv", to_csv(table).encode())
 
 
 def check_groups(
@@ -136,8 +197,9 @@ def snapshot(cohort: Cohort, report: CohortReport, out: Path) -> Cohort:
         table["row"] = range(len(table))
     table["pixel_digest"] = [r.pixel_digest if r else "" for r in report.references]
     table["synthetic"] = [int(bool(r and r.synthetic)) for r in report.references]
-    table["group"] = cohort.groups()
     findings = cohort.label_columns
+    # The digests are there by now: without groups these are the groups, and no file is read again.
+    table["group"] = Cohort(table, cohort.root, cohort.group_column, findings).groups()
     path, new = out / "cohort.csv", out / ".cohort.csv"
     Cohort(table, cohort.root, "group", findings).save(new)
     if path.exists() and path.read_bytes() != new.read_bytes():

@@ -8,7 +8,9 @@ from medproto.data.builders import BuiltCohort, from_folder
 from medproto.data.check import CohortReport, check_cohort
 from medproto.data.cohort import Cohort
 from medproto.data.dicom_builder import from_dicom
+from medproto.data.files_read import FilesRead, read_files
 from medproto.data.images import ImageFrame, ImageSource, LoadedImage, read_image, read_mask
+from medproto.data.isolated import readers
 from medproto.data.npz_builder import from_npz
 from medproto.data.problem import Problem
 from medproto.data.splits import split_cohort, split_of_fold
@@ -17,6 +19,7 @@ __all__ = [
     "BuiltCohort",
     "Cohort",
     "CohortReport",
+    "FilesRead",
     "ImageFrame",
     "ImageSource",
     "LoadedImage",
@@ -25,8 +28,10 @@ __all__ = [
     "from_dicom",
     "from_folder",
     "from_npz",
+    "read_files",
     "read_image",
     "read_mask",
+    "readers",
     "split_cohort",
     "split_of_fold",
 ]

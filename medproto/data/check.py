@@ -54,6 +54,7 @@ def check_cohort(
     *,
     classes: Sequence[str] | None = None,
     voi: str = "voi",
+    files: FilesRead | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> CohortReport:
     """Read every image and mask of a cohort and check labels, splits, groups and duplicates.
@@ -62,6 +63,7 @@ def check_cohort(
         classes: the known labels; ``None`` takes whatever the table has. Not for a cohort with
             ``label_columns``, which names its findings itself.
         voi: gray policy that the images will be read with, see `read_image`.
+        files: what `read_files` found, if they were read already.
         progress: called with ``(files done, files)`` after each file.
 
     Raises:
@@ -80,7 +82,7 @@ def check_cohort(
     problems: list[Problem] = []
     inside: list[int | None] = []
     wrong_labels = find_wrong_labels(cohort, classes)
-    files = read_files(cohort, voi, progress)
+    files = read_files(cohort, voi, progress) if files is None else files
     for row in range(len(cohort)):
         reference, found = _check_image(cohort, row, files)
         references.append(reference)

@@ -159,6 +159,18 @@ class Cohort:
         self._check_labels()
         return Cohort(table[table["label"].isin(wanted)], self.root, self.group_column)
 
+    def without(self, rows: Iterable[int]) -> Cohort:
+        """Return the cohort without some zero-based rows; column ``row`` keeps their old numbers.
+
+        Raises:
+            CohortError: if nothing is left.
+        """
+        table = self.table.copy()
+        if "row" not in table:
+            table["row"] = range(len(table))
+        kept = table.drop(index=list(rows))
+        return Cohort(kept, self.root, self.group_column, self.label_columns)
+
     def _check_labels(self) -> None:
         """Refuse rows without a label: nobody said that they may be left out."""
         empty = self.table["row"] if "row" in self.table else pd.Series(range(len(self.table)))

@@ -11,6 +11,7 @@ import contextlib
 import json
 import math
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -157,28 +158,38 @@ class ReaderPool:
     """
 
     def __init__(self, count: int | None = None, *, seconds: float = SECONDS) -> None:
-        self._idle = [IsolatedReader(seconds) for _ in range(count or _cores())]
-        self._count = len(self._idle)
+        self._count = count or _cores()
+        self._idle: queue.LifoQueue[IsolatedReader] = queue.LifoQueue()
+        for _ in range(self._count):
+            self._idle.put(IsolatedReader(seconds))
 
     def map(
         self, work: Callable[[IsolatedReader, Item], Result], items: Iterable[Item]
     ) -> Iterator[Result]:
         """Yield ``work(reader, item)`` in the order of the items, done side by side."""
 
-        def run(item: Item) -> Result:
-            reader = self._idle.pop()  # there are as many as threads
-            try:
-                return work(reader, item)
-            finally:
-                self._idle.append(reader)
-
         with ThreadPool(self._count) as pool:
-            yield from pool.imap(run, items)
+            yield from pool.imap(lambda item: self._run(work, item), items)
+
+    def image(self, source: ImageSource, *, voi: str = "voi") -> LoadedImage:
+        """Read one image, as soon as a reader is free.
+
+        Raises:
+            ImageReadError: as :meth:`IsolatedReader.image`.
+        """
+        return self._run(lambda reader, wanted: reader.image(wanted, voi=voi), source)
 
     def close(self) -> None:
         """End the processes."""
-        for reader in self._idle:
-            reader.close()
+        while not self._idle.empty():
+            self._idle.get().close()
+
+    def _run(self, work: Callable[[IsolatedReader, Item], Result], item: Item) -> Result:
+        reader = self._idle.get()
+        try:
+            return work(reader, item)
+        finally:
+            self._idle.put(reader)
 
 
 _POOLS: dict[int, ReaderPool] = {}

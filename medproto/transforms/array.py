@@ -7,7 +7,7 @@ pixel, see :mod:`medproto.records`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from monai.transforms import Transform
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from medproto.data import ImageSource, read_image
+from medproto.data import ImageSource, LoadedImage, read_image
 from medproto.data.gray import read_policy
 from medproto.errors import ImageReadError
 from medproto.records import ImageReference, Placement
@@ -36,14 +36,16 @@ class LoadRadiograph(Transform):
 
     Args:
         voi: gray policy, see `medproto.data.read_image`.
+        read: what reads a file; `medproto.data.readers` has one that survives any file.
 
     Raises:
         ValueError: if ``voi`` is unknown.
     """
 
-    def __init__(self, voi: str = "voi") -> None:
+    def __init__(self, voi: str = "voi", *, read: Callable[..., LoadedImage] = read_image) -> None:
         read_policy(voi)
         self.voi = voi
+        self.read = read
 
     def __call__(self, source: ImageSource) -> MetaTensor:
         """Read one file, or one frame.
@@ -51,8 +53,8 @@ class LoadRadiograph(Transform):
         Raises:
             ImageReadError: if it cannot be read.
         """
-        image = read_image(source, voi=self.voi)
-        pixels = torch.from_numpy(image.pixels)[None]  # [1, *S]
+        image = self.read(source, voi=self.voi)
+        pixels = torch.tensor(image.pixels)[None]  # [1, *S]
         affine = _world_affine(image.reference) if pixels.ndim == 4 else None
         return MetaTensor(pixels, affine=affine, meta={"reference": image.reference})
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from monai.config import KeysCollection
 from monai.transforms import Compose, MapTransform
 
+from medproto.data import LoadedImage, read_image
 from medproto.transforms.array import FitImage, LoadRadiograph
 from medproto.transforms.body import BlackenOutside, CropBody
 from medproto.transforms.orient import OrientVolume
@@ -30,14 +31,19 @@ class LoadRadiographd(MapTransform):
 
     Args:
         keys: of the paths.
-        voi: as in `LoadRadiograph`.
+        voi, read: as in `LoadRadiograph`.
     """
 
     def __init__(
-        self, keys: KeysCollection, voi: str = "voi", allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection,
+        voi: str = "voi",
+        allow_missing_keys: bool = False,
+        *,
+        read: Callable[..., LoadedImage] = read_image,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.loader = LoadRadiograph(voi)
+        self.loader = LoadRadiograph(voi, read=read)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return a copy of ``data`` with the images in place of the paths."""
@@ -144,6 +150,7 @@ def preprocessing(
     crop: str = "none",
     blacken_outside: bool = False,
     key: str = "image",
+    read: Callable[..., LoadedImage] = read_image,
 ) -> Compose:
     """Return the deterministic part, the same for training, projection and prediction.
 
@@ -152,7 +159,7 @@ def preprocessing(
     into a ``RuntimeError`` whose ``__cause__`` it is.
 
     Args:
-        voi: as in `LoadRadiograph`.
+        voi, read: as in `LoadRadiograph`.
         mode: as in `FitImage`.
         crop: ``"body"`` crops to the part that shows the patient, see `CropBody`.
         blacken_outside: make everything else black, see `BlackenOutside`.
@@ -162,7 +169,7 @@ def preprocessing(
     """
     if crop not in CROPS:
         raise ValueError(f"crop must be one of {list(CROPS)}, got {crop!r}.")
-    steps: list[MapTransform] = [LoadRadiographd(key, voi)]
+    steps: list[MapTransform] = [LoadRadiographd(key, voi, read=read)]
     if len(spatial_size) == 3:
         steps.append(OrientVolumed(key))
     if crop == "body":

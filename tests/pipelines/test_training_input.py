@@ -3,10 +3,14 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 
+from medproto.data import Cohort
 from medproto.errors import CohortError
-from pipelines.training_input import check_groups
+from pipelines.config import load_config
+from pipelines.training_input import check_groups, snapshot, usable, write_left_out
 
 
 def images(labels, groups):
@@ -36,3 +40,76 @@ def test_findings_share_patients():
     check_groups(images(both, "abc"), [0, 0, 1, 1], ("nodule", "effusion", "no finding"))
     with pytest.raises(CohortError, match="effusion must have"):
         check_groups(images(both[:1] + both[2:], "ac"), [0, 1], ("nodule", "effusion", "none"))
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """Sixteen rows, three of them unusable: no image, a mask of another size, a box outside."""
+    rows = []
+    for k in range(16):
+        pixels = np.full((16, 12), 10 * k, np.uint8)
+        pixels[0, 0] = 200 + k
+        Image.fromarray(pixels).save(tmp_path / f"{k}.png")
+        split = ("train", "train", "val", "test")[k // 4]
+        rows.append((f"{k}.png", ("clear", "mass")[k % 2], f"P{k}", split, "", ""))
+    columns = ["image", "label", "patient_id", "split", "mask", "box"]
+    table = pd.DataFrame(rows, columns=columns)
+    (tmp_path / "1.png").write_text("no image")
+    Image.fromarray(np.ones((3, 3), np.uint8)).save(tmp_path / "small.png")
+    table.loc[8, "mask"] = "small.png"
+    table.loc[14, "box"] = "0,0,99,99"
+    return Cohort(table, tmp_path)
+
+
+def test_a_cohort_with_bad_files_is_refused_unless_they_may_be_left_out(damaged, tmp_path, caplog):
+    with pytest.raises(CohortError, match=r"3 problem\(s\), the first: row 1: .*skip_bad=true"):
+        usable(damaged, load_config(None))
+    used = usable(damaged, load_config(None, ["data.skip_bad=true"]))
+    assert used.cohort.table["row"].tolist() == [0, *range(2, 8), *range(9, 14), 15]
+    assert used.report.ok
+    assert len(used.report.references) == len(used.cohort) == 13
+    assert [(problem.row, problem.stage) for problem in used.left_out] == [
+        (1, "image"),
+        (8, "mask"),
+        (14, "box"),
+    ]
+    assert "left out: row 8 (mask): the mask must have the image's shape" in caplog.text
+    write_left_out(used.left_out, tmp_path)
+    table = pd.read_csv(tmp_path / "left_out.csv")
+    assert table["row"].tolist() == [1, 8, 14]
+    assert list(table.columns) == ["row", "stage", "reason"]
+
+
+def test_rows_of_other_classes_keep_their_numbers(damaged):
+    table = damaged.table.copy()
+    table.loc[[0, 9], "label"] = "other"
+    cohort = Cohort(table, damaged.root)
+    settings = ["data.skip_bad=true", "data.classes=[clear,mass]"]
+    used = usable(cohort, load_config(None, settings))
+    assert used.cohort.table["row"].tolist() == [*range(2, 8), *range(10, 14), 15]
+    assert [problem.row for problem in used.left_out] == [1, 8, 14]
+
+
+def test_what_is_wrong_with_labels_or_splits_is_never_skipped(damaged):
+    table = damaged.table.copy()
+    table.loc[0, "split"] = "extra"
+    with pytest.raises(CohortError, match="split must be one of") as caught:
+        usable(Cohort(table, damaged.root), load_config(None, ["data.skip_bad=true"]))
+    assert "skip_bad" not in str(caught.value)
+
+
+def test_a_cohort_of_bad_files_alone_is_refused(damaged):
+    table = damaged.table.iloc[[1, 8, 14]]
+    with pytest.raises(CohortError, match="at least one row"):
+        usable(Cohort(table, damaged.root), load_config(None, ["data.skip_bad=true"]))
+
+
+def test_without_a_group_the_same_pixels_are_one_group_and_nothing_is_read_twice(damaged, tmp_path):
+    table = damaged.table.drop(columns="patient_id")
+    used = usable(Cohort(table, damaged.root), load_config(None, ["data.skip_bad=true"]))
+    for path in tmp_path.glob("*.png"):
+        path.unlink()
+    (tmp_path / "run").mkdir()
+    snapped = snapshot(used.cohort, used.report, tmp_path / "run")
+    digests = [reference.pixel_digest for reference in used.report.references]
+    assert snapped.table["group"].tolist() == digests
