@@ -180,9 +180,11 @@ class ReaderPool:
         return self._run(lambda reader, wanted: reader.image(wanted, voi=voi), source)
 
     def close(self) -> None:
-        """End the processes."""
-        while not self._idle.empty():
-            self._idle.get().close()
+        """End the processes; a later use starts them again."""
+        free = [self._idle.get() for _ in range(self._count)]
+        for reader in free:
+            reader.close()
+            self._idle.put(reader)
 
     def _run(self, work: Callable[[IsolatedReader, Item], Result], item: Item) -> Result:
         reader = self._idle.get()

@@ -164,6 +164,8 @@ def test_a_pool_keeps_the_order_and_works_side_by_side(tmp_path, write_png):
     try:
         assert list(pool.map(first_pixel, enumerate(paths))) == list(range(12))
         assert list(pool.map(lambda _, item: item, range(5))) == list(range(5))
+        pool.close()
+        assert pool.image(paths[3]).pixels[0, 0] == pytest.approx(3 / 255)
     finally:
         pool.close()
 
