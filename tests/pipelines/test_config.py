@@ -36,7 +36,7 @@ def test_an_empty_file_means_defaults(tmp_path):
     [
         (
             "data.size=1",
-            r"data\.size is not a key\. Known here: augment, classes, image_size",
+            r"data\.size is not a key\. Known here: augment, blacken_outside, classes, crop",
         ),
         ("date.size=1", r"date is not a key\. Known here: data, last_layer, model, preset, seed"),
         ("data.image_size=4", r"data\.image_size: .*16.*got 4"),
