@@ -39,3 +39,8 @@ class Pseudonymizer:
             return ""
         digest = hmac.new(self._key, identifier.encode(), hashlib.sha256).hexdigest()
         return f"{prefix}-{digest[:16]}"
+
+    def uid(self, identifier: str) -> str:
+        """Return a DICOM UID of the form 2.25 (PS3.5 B.2) that stands for another identifier."""
+        digest = hmac.new(self._key, b"uid\0" + identifier.encode(), hashlib.sha256).digest()
+        return f"2.25.{int.from_bytes(digest[:16], 'big')}"
