@@ -102,12 +102,12 @@ def check_cohort(
 def _check_image(
     cohort: Cohort, row: int, files: FilesRead
 ) -> tuple[ImageReference | None, list[Problem]]:
-    if not cohort.table["image"].iloc[row]:
+    if not cohort.cell(row, "image"):
         return None, [Problem(row, "image", "the image must be named, the cell is empty.")]
     reference = files.images[cohort.image_source(row)]
     if isinstance(reference, str):
         return None, [Problem(row, "image", reference)]
-    known = cohort.table["pixel_digest"].iloc[row] if "pixel_digest" in cohort.table else ""
+    known = cohort.cell(row, "pixel_digest")
     if known and known != reference.pixel_digest:
         reason = "the pixels are not those of the column 'pixel_digest'."
         return reference, [Problem(row, "image", reason)]
@@ -133,7 +133,7 @@ def _check_mask(
 
 
 def _check_boxes(cohort: Cohort, row: int, reference: ImageReference | None) -> list[Problem]:
-    text = str(cohort.table["box"].iloc[row]) if "box" in cohort.table else ""
+    text = cohort.cell(row, "box")
     for part in filter(None, (part.strip() for part in text.split(";"))):
         try:
             box = PixelBox.from_list([int(value) for value in part.split(",")])

@@ -195,19 +195,29 @@ class Cohort:
             raise CohortError(f"row {row}: {BAD_CELL.format(name=name, text=text)}")
         return read_targets(self.table, self.label_columns)
 
+    def cell(self, row: int, column: str) -> str:
+        """Return a cell of a zero-based row as text, empty where there is no such column."""
+        cells = self._cells.get(column)
+        return "" if cells is None else str(cells[row])
+
+    @cached_property
+    def _cells(self) -> dict[str, list[Any]]:
+        # Of a hundred thousand rows each is asked for several times, which pandas is slow at.
+        return {str(name): self.table[name].tolist() for name in self.table.columns}
+
     def image_source(self, row: int) -> Path | ImageFrame:
         """Return what `read_image` takes for a zero-based row: the path, and its frame if named."""
         path = self.image_path(row)
-        frame = str(self.table["frame"].iloc[row]) if "frame" in self.table else ""
+        frame = self.cell(row, "frame")
         return ImageFrame(path, int(frame)) if frame else path
 
     def image_path(self, row: int) -> Path:
         """Return the path of the image of a zero-based row."""
-        return self.root / str(self.table["image"].iloc[row])
+        return self.root / self.cell(row, "image")
 
     def mask_path(self, row: int) -> Path | None:
         """Return the path of the mask of a zero-based row, ``None`` if it has none."""
-        value = str(self.table["mask"].iloc[row]) if "mask" in self.table else ""
+        value = self.cell(row, "mask")
         return self.root / value if value else None
 
     def groups(self) -> list[str]:
@@ -227,7 +237,7 @@ class Cohort:
         return tuple(name or self._pixel_digest(row) for row, name in enumerate(names))
 
     def _pixel_digest(self, row: int) -> str:
-        known = str(self.table["pixel_digest"].iloc[row]) if "pixel_digest" in self.table else ""
+        known = self.cell(row, "pixel_digest")
         if known:
             return known
         try:
