@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 app.command("from-dicom")(cli_cohort_build.from_dicom)
 app.command("from-folder")(cli_cohort_build.from_folder)
+app.command("from-nifti")(cli_cohort_build.from_nifti)
 app.command("from-npz")(cli_cohort_build.from_npz)
 
 Table = Annotated[Path, typer.Argument(help="Cohort table, .csv or .parquet.")]

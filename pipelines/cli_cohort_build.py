@@ -16,6 +16,7 @@ __all__ = [
     "Out",
     "from_dicom",
     "from_folder",
+    "from_nifti",
     "from_npz",
     "names_of",
     "write_cohort",
@@ -96,6 +97,38 @@ def from_folder(
     from medproto.data import from_folder as build
 
     cohort, notes = build(source, labels=labels, group=group, label_columns=names_of(label_columns))
+    write_cohort(cohort, out, notes)
+
+
+def from_nifti(
+    source: Annotated[Path, typer.Argument(help="Folder that is searched for NIfTI files.")],
+    out: Out,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels",
+            help="CSV with image or subject, and label (or --label-columns); perhaps mask, "
+            "patient_id, session.",
+        ),
+    ] = None,
+    copy_as_pseudonyms: CopyAsPseudonyms = False,
+    label_columns: LabelColumns = None,
+) -> None:
+    """Build a table from NIfTI volumes and a table of labels; patients become pseudonyms.
+
+    Labels are joined by the column image (path from SOURCE) or subject (its top folder). Without
+    a column patient_id or subject, the top folder of a path is the patient.
+
+    Example: medproto cohort from-nifti volumes/ --labels labels.csv --out cohort.csv
+    """
+    from medproto.data import from_nifti as build
+
+    cohort, notes = build(
+        source,
+        labels=labels,
+        copy_to=_copies(out) if copy_as_pseudonyms else None,
+        label_columns=names_of(label_columns),
+    )
     write_cohort(cohort, out, notes)
 
 

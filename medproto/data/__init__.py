@@ -9,6 +9,7 @@ from medproto.data.check import CohortReport, check_cohort
 from medproto.data.cohort import Cohort
 from medproto.data.dicom_builder import from_dicom
 from medproto.data.images import ImageFrame, ImageSource, LoadedImage, read_image, read_mask
+from medproto.data.nifti_builder import from_nifti
 from medproto.data.npz_builder import from_npz
 from medproto.data.problem import Problem
 from medproto.data.splits import split_cohort, split_of_fold
@@ -24,6 +25,7 @@ __all__ = [
     "check_cohort",
     "from_dicom",
     "from_folder",
+    "from_nifti",
     "from_npz",
     "read_image",
     "read_mask",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from medproto.data.ages import whole_years
 from medproto.data.builders import LABELS_FILE, NO_TABLE, BuiltCohort
 from medproto.data.cohort import Cohort
 from medproto.data.copies import copy_images
@@ -119,7 +119,7 @@ def _table(
         "study_uid": [pseudonyms.name("S", header["StudyInstanceUID"]) for header in headers],
         "view": [header["ViewPosition"] for header in headers],
         "modality": [header["Modality"] for header in headers],
-        "age": [_years(header["PatientAge"]) for header in headers],
+        "age": [whole_years(header["PatientAge"]) for header in headers],
         "sex": [
             header["PatientSex"] if header["PatientSex"] in set("MFO") else "" for header in headers
         ],
@@ -132,15 +132,6 @@ def _table(
     for name in map(str, extra.columns):
         columns.setdefault(name, list(extra[name]))
     return pd.DataFrame(columns)
-
-
-def _years(age: str) -> str:
-    """Return whole years of a DICOM age string, 90 for all above 89; empty if it is none."""
-    match = re.fullmatch(r"(\d{1,3})([DWMY])", age)
-    if match is None:
-        return ""
-    per_year = {"D": 365, "W": 52, "M": 12, "Y": 1}[match[2]]
-    return str(min(int(match[1]) // per_year, 90))
 
 
 def _stem(header: dict[str, str], pseudonyms: Pseudonymizer, *, series: bool) -> str:

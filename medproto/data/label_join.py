@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from medproto.data.ages import capped_age
 from medproto.errors import CohortError
 
 __all__ = ["LabelJoin", "is_identity", "join_labels"]
@@ -27,7 +28,8 @@ class LabelJoin:
     """Columns of a table of labels, a row for each image.
 
     Args:
-        columns: those that name no identity; cells of images without a label are empty.
+        columns: those that name no identity, ages above 89 as 90; cells of images without a label
+            are empty.
         rows: images that have a label, in their order.
         matches: row of the table of labels of each image, ``None`` without one.
         key: column that joined them.
@@ -73,6 +75,8 @@ def join_labels(
     columns = pd.DataFrame(
         {name: ["" if match is None else labels[name][match] for match in matches] for name in kept}
     )
+    for name in (name for name in kept if name.lower() == "age"):
+        columns[name] = [capped_age(age) for age in columns[name]]
     # Findings may all be uncertain, so there an image is labeled by its row alone.
     labeled = [
         row
