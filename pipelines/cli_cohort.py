@@ -22,6 +22,7 @@ app.command("from-dicom")(cli_cohort_build.from_dicom)
 app.command("from-folder")(cli_cohort_build.from_folder)
 app.command("from-nifti")(cli_cohort_build.from_nifti)
 app.command("from-npz")(cli_cohort_build.from_npz)
+app.command("recipe")(cli_cohort_build.recipe)
 
 Table = Annotated[Path, typer.Argument(help="Cohort table, .csv or .parquet.")]
 VOI = "voi, full-range, percentile or window:CENTER,WIDTH"

@@ -1,4 +1,4 @@
-"""``medproto cohort from-…``: build cohort tables."""
+"""``medproto cohort from-…`` and ``recipe``: build cohort tables."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ __all__ = [
     "from_nifti",
     "from_npz",
     "names_of",
+    "recipe",
     "write_cohort",
 ]
 
@@ -147,6 +148,45 @@ def from_npz(
 
     names = None if classes is None else tuple(classes.split(","))
     cohort, notes = build(source, _copies(out), classes=names)
+    write_cohort(cohort, out, notes)
+
+
+def recipe(
+    name: Annotated[
+        str,
+        typer.Argument(help="brats, cbis-ddsm, chestxray14, medmnist or rsna-pneumonia."),
+    ],
+    source: Annotated[Path, typer.Argument(help="Folder of the data set as it is published.")],
+    out: Out,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels",
+            help="Of brats: CSV with subject and label, or with BraTS21ID and MGMT_value.",
+        ),
+    ] = None,
+    sequence: Annotated[
+        str | None, typer.Option(help="Of brats: t1, t1ce, t2 or flair (default).")
+    ] = None,
+) -> None:
+    """Build a table from a public data set in its published layout.
+
+    The recipes follow the published descriptions and, but for PneumoniaMNIST, are not yet run on
+    the real files: compare the counts. What each takes and what its labels mean: docs/cohorts.md.
+
+    Example: medproto cohort recipe chestxray14 ChestXray-NIHCC/ --out chestxray14.csv
+    """
+    from medproto.data.recipes import build_recipe
+    from medproto.errors import CohortError
+
+    try:
+        cohort, notes = build_recipe(
+            name, source, images_to=_copies(out), labels=labels, sequence=sequence
+        )
+    except CohortError:
+        raise
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     write_cohort(cohort, out, notes)
 
 

@@ -24,7 +24,7 @@ __all__ = ["DicomFiles", "find_dicom"]
 
 _TAGS = (
     "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "Rows",
-    "NumberOfFrames", "ViewPosition", "Modality", "PatientAge", "PatientSex",
+    "Columns", "NumberOfFrames", "ViewPosition", "Modality", "PatientAge", "PatientSex",
 )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """The builders of `medproto cohort`, as a user types them."""
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -32,3 +33,43 @@ def test_series_from_dicom(tmp_path, main):
     cohort = Cohort.read(table)
     names = [sorted(path.name for path in cohort.image_path(row).iterdir()) for row in range(2)]
     assert names == [["0000.dcm", "0001.dcm"]] * 2
+
+
+def write_nifti(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.random.default_rng(seed).integers(0, 9, (9, 9, 3)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), path)
+
+
+def test_volumes_from_nifti(tmp_path, main):
+    for number in range(3):
+        write_nifti(tmp_path / f"s/{number}/t1.nii.gz", number)
+    (tmp_path / "l.csv").write_text("subject,bleed\n0,1\n1,0\n")
+    table = tmp_path / "out/c.csv"
+    labels = ("--labels", tmp_path / "l.csv", "--label-columns", "bleed")
+    status, out, err = main(
+        "cohort", "from-nifti", tmp_path / "s", *labels, "--copy-as-pseudonyms", "--out", table
+    )
+    assert (status, out) == (0, ""), err
+    assert "1 images have no label" in err
+    cohort = Cohort.read(table, label_columns=["bleed"])
+    assert [cohort.image_path(row).is_file() for row in range(2)] == [True, True]
+    assert all(path.startswith("c_images/P-") for path in cohort.table["image"])
+
+
+def test_a_recipe_by_name(tmp_path, main):
+    for number in range(2):
+        name = f"BraTS2021_0000{number}"
+        write_nifti(tmp_path / f"s/{name}/{name}_t2.nii.gz", number)
+    (tmp_path / "l.csv").write_text("BraTS21ID,MGMT_value\n00000,1\n00001,0\n")
+    table = tmp_path / "out/c.csv"
+    given = ("brats", tmp_path / "s", "--labels", tmp_path / "l.csv", "--out", table)
+    status, out, err = main("cohort", "recipe", *given, "--sequence", "t2")
+    assert (status, out) == (0, ""), err
+    assert "not yet been run on the real files" in err
+    assert Cohort.read(table).classes == ("methylated", "unmethylated")
+    status, _, err = main("cohort", "recipe", *given)
+    assert status == 1
+    assert "_flair.nii.gz" in err
+    for wrong in ([*given, "--sequence", "t9"], ["other", *given[1:]], ["medmnist", *given[1:]]):
+        assert main("cohort", "recipe", *wrong)[0] == 2
