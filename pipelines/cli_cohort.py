@@ -18,6 +18,7 @@ __all__ = ["app"]
 app = typer.Typer(
     help="Build, check and split cohort tables.", no_args_is_help=True, rich_markup_mode=None
 )
+app.command("from-bids")(cli_cohort_build.from_bids)
 app.command("from-dicom")(cli_cohort_build.from_dicom)
 app.command("from-folder")(cli_cohort_build.from_folder)
 app.command("from-nifti")(cli_cohort_build.from_nifti)

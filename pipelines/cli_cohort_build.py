@@ -14,6 +14,7 @@ __all__ = [
     "Group",
     "LabelColumns",
     "Out",
+    "from_bids",
     "from_dicom",
     "from_folder",
     "from_nifti",
@@ -129,6 +130,37 @@ def from_nifti(
         labels=labels,
         copy_to=_copies(out) if copy_as_pseudonyms else None,
         label_columns=names_of(label_columns),
+    )
+    write_cohort(cohort, out, notes)
+
+
+def from_bids(
+    source: Annotated[Path, typer.Argument(help="Folder of a BIDS data set.")],
+    out: Out,
+    suffix: Annotated[str, typer.Option(help="Which images: the suffix of their names.")] = "T1w",
+    label: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of participants.tsv with the label; else label, diagnosis or group."
+        ),
+    ] = None,
+    copy_as_pseudonyms: CopyAsPseudonyms = False,
+    label_columns: LabelColumns = None,
+) -> None:
+    """Build a table from a BIDS data set; participants and sessions become pseudonyms.
+
+    Example: medproto cohort from-bids ds000001/ --suffix T1w --label group --out cohort.csv
+    """
+    from medproto.data import from_bids as build
+
+    if label is not None and label_columns is not None:
+        raise typer.BadParameter("give --label or --label-columns, not both.")
+    cohort, notes = build(
+        source,
+        suffix=suffix,
+        label=label,
+        label_columns=names_of(label_columns),
+        copy_to=_copies(out) if copy_as_pseudonyms else None,
     )
     write_cohort(cohort, out, notes)
 

@@ -4,6 +4,7 @@ No torch and no MONAI here: arrays, tables and `medproto.records` only. The synt
 `medproto.data.phantom`.
 """
 
+from medproto.data.bids_builder import from_bids
 from medproto.data.builders import BuiltCohort, from_folder
 from medproto.data.check import CohortReport, check_cohort
 from medproto.data.cohort import Cohort
@@ -23,6 +24,7 @@ __all__ = [
     "LoadedImage",
     "Problem",
     "check_cohort",
+    "from_bids",
     "from_dicom",
     "from_folder",
     "from_nifti",

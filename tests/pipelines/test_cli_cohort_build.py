@@ -57,6 +57,23 @@ def test_volumes_from_nifti(tmp_path, main):
     assert all(path.startswith("c_images/P-") for path in cohort.table["image"])
 
 
+def test_images_from_bids(tmp_path, main):
+    source = tmp_path / "s"
+    for number in range(2):
+        write_nifti(source / f"sub-{number}/anat/sub-{number}_FLAIR.nii.gz", number)
+    (source / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.9.0"}')
+    (source / "participants.tsv").write_text("participant_id\tarm\nsub-0\ta\nsub-1\tb\n")
+    table = tmp_path / "c.csv"
+    given = ("cohort", "from-bids", source, "--suffix", "FLAIR", "--out", table)
+    status, out, err = main(*given, "--label", "arm")
+    assert (status, out) == (0, ""), err
+    assert Cohort.read(table).table["label"].tolist() == ["a", "b"]
+    status, _, err = main(*given)
+    assert status == 1
+    assert "its columns are ['arm']" in err
+    assert main(*given, "--label", "arm", "--label-columns", "arm")[0] == 2
+
+
 def test_a_recipe_by_name(tmp_path, main):
     for number in range(2):
         name = f"BraTS2021_0000{number}"
