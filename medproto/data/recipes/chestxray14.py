@@ -86,6 +86,7 @@ def chestxray14(folder: Path, *, key: str | bytes | None = None) -> BuiltCohort:
     split, keep, more = _split(folder, table)
     built = pd.DataFrame(columns | split).loc[keep].reset_index(drop=True)
     notes = [UNTRIED, *notes, *count_notes(counts), *more, *pseudonyms.notes()]
+    notes.append(f"read the table with --label-columns {','.join(FINDINGS)}.")
     return BuiltCohort(Cohort(built, folder, None, FINDINGS), tuple(notes))
 
 

@@ -4,10 +4,14 @@ import hmac
 import shutil
 import warnings
 import zlib
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.fileset import FileSet
 from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage, generate_uid
 
 from medproto.data import check_cohort, from_dicom, read_image
@@ -231,6 +235,23 @@ def test_a_file_that_is_no_dicomdir_is_refused(series):
     (series / "text").write_text("text")
     with pytest.raises(CohortError, match="must be a folder or a DICOMDIR"):
         from_dicom(series / "text", key=KEY)
+
+
+def test_a_dicomdir_as_scanners_write_it():
+    path = Path(get_testdata_file("DICOMDIR", download=False))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        instances = [(file.SeriesInstanceUID, file.path) for file in FileSet(path)]
+    cohort = from_dicom(path, key=KEY).cohort
+    there = [str(cohort.image_path(row)) for row in range(len(cohort))]
+    assert sorted(there) == sorted(file for _, file in instances)
+    # Where a folder holds one series of several slices, and nothing else, it is a row.
+    folders = Counter(Path(file).parent for _, file in instances)
+    series = {folder: {uid for uid, file in instances if Path(file).parent == folder}
+              for folder in folders}  # fmt: skip
+    expected = [f for f, count in folders.items() if count > 1 and len(series[f]) == 1]
+    cohort = from_dicom(path, key=KEY, series=True).cohort
+    assert sorted(cohort.image_path(row) for row in range(len(cohort))) == sorted(expected)
 
 
 def test_a_damaged_dicomdir_is_one_clear_line(series):

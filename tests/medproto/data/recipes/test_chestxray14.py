@@ -63,6 +63,7 @@ def test_the_published_layout(release, pseudonym):
     assert table["split"].tolist() == ["train", "train", "train", "test"]
     text = "\n".join(notes)
     assert "not yet been run on the real files" in notes[0]
+    assert notes[-1].startswith("read the table with --label-columns Atelectasis,Cardiomegaly,")
     assert "1 images of the table are not in the folder" in text
     assert "1 images of the folder are not in the table" in text
     assert "1 ages are impossible" in text
