@@ -6,39 +6,26 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from medproto.data import Cohort
+from . import cli_cohort_build
+from .cli_cohort_build import Group, LabelColumns, Out, names_of, write_cohort
 
 __all__ = ["app"]
 
 app = typer.Typer(
     help="Build, check and split cohort tables.", no_args_is_help=True, rich_markup_mode=None
 )
+app.command("from-bids")(cli_cohort_build.from_bids)
+app.command("from-dicom")(cli_cohort_build.from_dicom)
+app.command("from-folder")(cli_cohort_build.from_folder)
+app.command("from-nifti")(cli_cohort_build.from_nifti)
+app.command("from-npz")(cli_cohort_build.from_npz)
+app.command("recipe")(cli_cohort_build.recipe)
 
 Table = Annotated[Path, typer.Argument(help="Cohort table, .csv or .parquet.")]
-Out = Annotated[Path, typer.Option("--out", help="Table to write, .csv or .parquet.")]
-Group = Annotated[
-    str | None,
-    typer.Option("--group", help="Column that keeps images of a patient together."),
-]
-Labels = Annotated[
-    Path | None,
-    typer.Option(
-        "--labels", help="CSV with the columns image and label (or image and --label-columns)."
-    ),
-]
-LabelColumns = Annotated[
-    str | None,
-    typer.Option(
-        "--label-columns",
-        help="Columns of findings that may occur together, with commas between: 1 present, "
-        "0 absent, -1 or empty uncertain. In place of the column label.",
-    ),
-]
 VOI = "voi, full-range, percentile or window:CENTER,WIDTH"
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
@@ -68,7 +55,7 @@ def check(
         read_policy(voi)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    cohort = Cohort.read(table, group=group, label_columns=_names(label_columns))
+    cohort = Cohort.read(table, group=group, label_columns=names_of(label_columns))
     with tqdm(unit=" files", disable=None, leave=False) as bar:  # none where nobody watches
 
         def show(done: int, count: int) -> None:
@@ -110,11 +97,6 @@ def _print_findings(findings: Mapping[str, Mapping[str, int]]) -> None:
         typer.echo(f"  {name:<{width - 2}}  {cells}")
 
 
-def _names(text: str | None) -> tuple[str, ...]:
-    """Return the names of a list with commas."""
-    return tuple(name.strip() for name in text.split(",")) if text else ()
-
-
 @app.command("split")
 def split(
     table: Table,
@@ -134,79 +116,9 @@ def split(
     """
     from medproto.data import Cohort, split_cohort
 
-    cohort = Cohort.read(table, group=group, label_columns=_names(label_columns))
+    cohort = Cohort.read(table, group=group, label_columns=names_of(label_columns))
     cohort = split_cohort(cohort, folds=folds, seed=seed)
-    _write(cohort, out, ())
+    write_cohort(cohort, out, ())
     column = "fold" if folds else "split"
     for name, count in cohort.table[column].value_counts().sort_index().items():
         typer.echo(f"{column} {name}: {count} images", err=True)
-
-
-@app.command("from-dicom")
-def from_dicom(
-    source: Annotated[Path, typer.Argument(help="Folder that is searched for DICOM files.")],
-    out: Out,
-    labels: Labels = None,
-    copy_as_pseudonyms: Annotated[
-        bool, typer.Option(help="Copy the files beside the table under pseudonymous names.")
-    ] = False,
-    label_columns: LabelColumns = None,
-) -> None:
-    """Build a table from a folder of DICOM files; patients and studies become pseudonyms.
-
-    Pseudonyms are keyed: set MEDPROTO_PSEUDONYM_KEY to link them across builds.
-
-    Example: medproto cohort from-dicom export/ --labels labels.csv --out cohort.csv
-    """
-    from medproto.data import from_dicom as build
-
-    copies = out.parent / f"{out.stem}_images" if copy_as_pseudonyms else None
-    cohort, notes = build(
-        source, labels=labels, copy_to=copies, label_columns=_names(label_columns)
-    )
-    _write(cohort, out, notes)
-
-
-@app.command("from-folder")
-def from_folder(
-    source: Annotated[Path, typer.Argument(help="Folder of images.")],
-    out: Out,
-    labels: Labels = None,
-    group: Group = None,
-    label_columns: LabelColumns = None,
-) -> None:
-    """Build a table from PNG or JPEG files: a sub-folder for each class, or a labels table.
-
-    Example: medproto cohort from-folder images/ --labels labels.csv --group case --out cohort.csv
-    """
-    from medproto.data import from_folder as build
-
-    cohort, notes = build(source, labels=labels, group=group, label_columns=_names(label_columns))
-    _write(cohort, out, notes)
-
-
-@app.command("from-npz")
-def from_npz(
-    source: Annotated[Path, typer.Argument(help="MedMNIST file, .npz.")],
-    out: Out,
-    classes: Annotated[
-        str | None, typer.Option(help="Names of the classes 0, 1, ..., with commas between.")
-    ] = None,
-) -> None:
-    """Build a table from a MedMNIST file; its images are written beside the table as PNG.
-
-    Example: medproto cohort from-npz pneumoniamnist_28.npz --classes normal,pneumonia --out p.csv
-    """
-    from medproto.data import from_npz as build
-
-    names = None if classes is None else tuple(classes.split(","))
-    cohort, notes = build(source, out.parent / f"{out.stem}_images", classes=names)
-    _write(cohort, out, notes)
-
-
-def _write(cohort: Cohort, out: Path, notes: tuple[str, ...] | list[str]) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    cohort.save(out)
-    for note in notes:
-        typer.echo(note, err=True)
-    typer.echo(f"wrote {len(cohort.table)} rows to {out}", err=True)

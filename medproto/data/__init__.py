@@ -4,6 +4,7 @@ No torch and no MONAI here: arrays, tables and `medproto.records` only. The synt
 `medproto.data.phantom`.
 """
 
+from medproto.data.bids_builder import from_bids
 from medproto.data.builders import BuiltCohort, from_folder
 from medproto.data.check import CohortReport, check_cohort
 from medproto.data.cohort import Cohort
@@ -11,6 +12,7 @@ from medproto.data.dicom_builder import from_dicom
 from medproto.data.files_read import FilesRead, read_files
 from medproto.data.images import ImageFrame, ImageSource, LoadedImage, read_image, read_mask
 from medproto.data.isolated import readers
+from medproto.data.nifti_builder import from_nifti
 from medproto.data.npz_builder import from_npz
 from medproto.data.problem import Problem
 from medproto.data.splits import split_cohort, split_of_fold
@@ -25,8 +27,10 @@ __all__ = [
     "LoadedImage",
     "Problem",
     "check_cohort",
+    "from_bids",
     "from_dicom",
     "from_folder",
+    "from_nifti",
     "from_npz",
     "read_files",
     "read_image",

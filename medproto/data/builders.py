@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +11,10 @@ import pandas as pd
 from medproto.data.cohort import Cohort
 from medproto.data.signature import file_kind
 from medproto.data.table import read_table
+from medproto.data.walk import source_folder, walk_folder
 from medproto.errors import CohortError, ImageReadError
 
-__all__ = ["LABELS_FILE", "NO_TABLE", "BuiltCohort", "from_folder", "walk_files"]
+__all__ = ["LABELS_FILE", "NO_TABLE", "BuiltCohort", "from_folder"]
 
 LABELS_FILE = "labels.csv"
 """Table that is taken when it lies in the source folder and no other is named."""
@@ -58,7 +58,7 @@ def from_folder(
         >>> cohort, notes = from_folder("busi", group="near_duplicate_group")  # doctest: +SKIP
         >>> cohort.save("busi.csv")  # doctest: +SKIP
     """
-    source = _folder(source)
+    source = source_folder(source)
     if labels is None and (source / LABELS_FILE).is_file():
         labels = source / LABELS_FILE
     if labels is not None:
@@ -68,39 +68,6 @@ def from_folder(
     if label_columns:
         raise CohortError(NO_TABLE)
     return _from_names(source)
-
-
-def walk_files(source: Path) -> Iterator[Path]:
-    """Yield the regular files under a folder in the order of their paths, hidden ones left out.
-
-    Links are followed, each folder once, so that a loop of links ends.
-
-    Raises:
-        CohortError: if ``source`` is no folder, or a name in it is not UTF-8 and so fits no table.
-    """
-    source = _folder(source)
-    seen: set[tuple[int, int]] = set()
-    for folder, folders, files in os.walk(source, followlinks=True):
-        place = os.stat(folder)
-        if (place.st_dev, place.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((place.st_dev, place.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            path = Path(folder, name)
-            if name.startswith(".") or not path.is_file():
-                continue
-            if any("\ud800" <= letter <= "\udfff" for letter in str(path)):
-                raise CohortError("file names must be UTF-8, and one is not; rename it.")
-            yield path
-
-
-def _folder(source: Path) -> Path:
-    source = Path(source)
-    if not source.is_dir():
-        raise CohortError("the source must be a folder that exists.")
-    return source
 
 
 def _from_table(
@@ -126,7 +93,8 @@ _NO_GROUPS = "no grouping column: only identical pixels form a group, a patient'
 
 def _from_names(source: Path) -> BuiltCohort:
     rows, outside, other = [], 0, 0
-    for path in walk_files(source):
+    walk = walk_folder(source)
+    for path in walk.files:
         if not _is_image(path):
             other += 1
             continue
@@ -149,6 +117,7 @@ def _from_names(source: Path) -> BuiltCohort:
     if split:
         table["split"] = [row["label"] for row in rows]
     notes = [f"labels of {len(rows)} images are the names of their sub-folders.", _NO_GROUPS]
+    notes += walk.notes
     if outside:
         notes.append(f"{outside} images lie outside a sub-folder of a label and were left out.")
     if other:

@@ -26,6 +26,7 @@ from medproto.errors import CohortError, ImageReadError
 __all__ = ["Cohort"]
 
 _PATHS = ("image", "mask")
+_MORE_PATHS = "image_path_"
 _WHOLE_NUMBERS = ("fold", "row")
 _OPTIONAL_NUMBERS = ("frame",)
 _SHOWN = (*_PATHS, "label", "box", "split")
@@ -40,9 +41,10 @@ class Cohort:
         table: needs the columns ``image`` and ``label``, or ``image`` and ``label_columns``;
             ``mask``, ``box``, ``split`` (``train``, ``val`` or ``test``), ``fold`` (whole number
             from 0), ``frame`` (likewise, or empty: which one of a file of several is the image),
-            ``patient_id`` and others may follow, unknown ones are kept. It is copied, and
-            its index becomes ``0..n-1``.
-        root: folder of the relative paths in ``image`` and ``mask``.
+            ``patient_id`` and others may follow, unknown ones are kept; columns whose names begin
+            with ``image_path_`` hold paths of further images of the row. It is copied, and its
+            index becomes ``0..n-1``.
+        root: folder of the relative paths in ``image``, ``mask`` and ``image_path_…``.
         group_column: column of patients or groups that no split may divide; ``None`` takes
             ``patient_id`` if there is one.
         label_columns: columns of findings that may occur together: 1 present, 0 absent, -1 or
@@ -100,9 +102,8 @@ class Cohort:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         table = self.table.copy()
-        for name in _PATHS:
-            if name in table:
-                table[name] = [relative_path(self.root, v, path.parent) for v in table[name]]
+        for name in filter(_holds_paths, map(str, table.columns)):
+            table[name] = [relative_path(self.root, v, path.parent) for v in table[name]]
         partial = path.with_name(f".{path.name}.partial")
         if path.suffix == ".parquet":
             table.to_parquet(partial, index=False)
@@ -128,7 +129,7 @@ class Cohort:
     @property
     def content_digest(self) -> str:
         """As :attr:`digest`, without the columns of paths: the same wherever the images lie."""
-        table = self.table.drop(columns=list(_PATHS), errors="ignore")
+        table = self.table.drop(columns=list(filter(_holds_paths, map(str, self.table.columns))))
         return f"sha256:{hashlib.sha256(to_csv(table).encode()).hexdigest()}"
 
     @property
@@ -246,6 +247,10 @@ class Cohort:
             raise CohortError(
                 f"row {row}: {cause} See every bad row with `{self.check_command}`."
             ) from None
+
+
+def _holds_paths(name: str) -> bool:
+    return name in _PATHS or name.startswith(_MORE_PATHS)
 
 
 def _check_columns(names: Sequence[str], findings: Sequence[str]) -> None:

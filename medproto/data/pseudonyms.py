@@ -33,6 +33,15 @@ class Pseudonymizer:
         if not self._key:
             raise ValueError(f"the key of pseudonyms (or {KEY_VARIABLE}) must not be empty.")
 
+    def notes(self) -> list[str]:
+        """Say that the pseudonyms are of this build alone, if they are."""
+        if not self.fresh:
+            return []
+        return [
+            "pseudonyms are made with a key of this build alone and cannot be linked across "
+            f"builds; set {KEY_VARIABLE} for lasting ones."
+        ]
+
     def name(self, prefix: str, identifier: str) -> str:
         """Return ``<prefix>-<16 hex digits>``; empty for an empty identifier."""
         if not identifier:
