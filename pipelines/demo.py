@@ -89,7 +89,7 @@ def run_demo(out: Path, *, seed: int, say: Callable[[str], None]) -> RunFolder:
 def _make_cohort(out: Path, seed: int, say: Callable[[str], None]) -> Path:
     labels = make_phantom_cohort(out / "data", patients=PATIENTS, size=SIZE, seed=seed)
     # A key of its own, since nobody is hidden: the same seed gives the same pseudonyms and split.
-    cohort, _ = from_dicom(out / "data", labels=labels, key=f"demo {seed}")
+    cohort, _ = from_dicom(out / "data", labels=labels, key=f"demo {seed}", copy_to=out / "images")
     cohort = split_cohort(cohort, folds=None, seed=seed)
     table = out / "cohort.csv"
     cohort.save(table)

@@ -99,8 +99,9 @@ def from_bids(
     notes = [*notes, *more, *joined.notes, *pseudonyms.notes()]
     if copy_to is None:
         return BuiltCohort(Cohort(table, source, None, findings), (*notes, PATHS_NOTE))
-    table, note = copy_volumes(table, source, Path(copy_to), pseudonyms)
-    return BuiltCohort(Cohort(table, copy_to, None, findings), (*notes, note))
+    copied = copy_volumes(table, source, Path(copy_to), pseudonyms)
+    cohort = Cohort(copied.table, copy_to, None, findings)
+    return BuiltCohort(cohort, (*notes, *copied.notes()))
 
 
 @dataclass(frozen=True)

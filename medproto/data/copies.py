@@ -1,22 +1,54 @@
-"""Copies of images and masks under pseudonymous names; what is inside the files stays as it is."""
+"""Copies of images and masks under pseudonymous names, without what names anybody inside.
+
+DICOM see `pseudonymous_copy`, other files `nameless_files`. Pixels stay as they are, burned-in text
+among them.
+"""
 
 from __future__ import annotations
 
 import filecmp
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
+from medproto.data.nameless_files import copy_nameless
+from medproto.data.pseudonymous_copy import copy_pseudonymously
+from medproto.data.pseudonyms import Pseudonymizer
 from medproto.data.signature import file_kind
 from medproto.data.table import relative_path
-from medproto.errors import CohortError
+from medproto.errors import CohortError, ImageReadError
 
-__all__ = ["copy_images", "without_repeats"]
+__all__ = ["Copied", "copy_images", "without_repeats"]
 
 _ENDINGS = {"DICOM": ".dcm", "PNG": ".png", "JPEG": ".jpg", "NIfTI": ".nii"}
+
+
+class Copied(NamedTuple):
+    """What became of the files.
+
+    Args:
+        table: with the paths of the copies.
+        failed: files that could not be read, and have no copy.
+    """
+
+    table: pd.DataFrame
+    failed: int
+
+    def notes(self) -> list[str]:
+        """Say what is in the copies, and how many are missing."""
+        notes = [
+            "the copies hold what reading them needs, under pseudonyms; text that is burned into "
+            "pixels is still there."
+        ]
+        if self.failed:
+            notes.append(
+                f"{self.failed} files cannot be read and were not copied; `medproto cohort check` "
+                "names their rows."
+            )
+        return notes
 
 
 def copy_images(
@@ -25,8 +57,12 @@ def copy_images(
     stems: Sequence[str],
     source: Path,
     target: Path,
-) -> pd.DataFrame:
-    """Copy the images and masks of a table and return the table with their new paths.
+    pseudonyms: Pseudonymizer,
+) -> Copied:
+    """Copy the images and masks of a table.
+
+    A file that cannot be read is not copied; the table names the place where it would lie, so that
+    the check of the cohort finds it.
 
     Args:
         table: with ``image`` and perhaps ``mask``, paths relative to ``source``.
@@ -46,22 +82,24 @@ def copy_images(
                 "the folder of the copies must not hold a series of this cohort yet, since old "
                 "slices would mix with new ones, and it does; remove it or write to another place."
             )
-    table, taken = table.copy(), Counter[str]()
+    table, taken, failed = table.copy(), Counter[str](), 0
     for row, (stem, names) in enumerate(zip(stems, files, strict=True)):
         taken[stem] += 1
         name = stem if taken[stem] == 1 else f"{stem}-{taken[stem]}"
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         if len(names) > 1:
-            _copy_slices([source / path for path in names], target / name)
+            failed += _copy_slices([source / path for path in names], target / name, pseudonyms)
             table.loc[row, "image"] = name
         else:
             ending = _ending(source / names[0])
-            shutil.copyfile(source / names[0], target / f"{name}{ending}")
+            failed += _copy(source / names[0], target / f"{name}{ending}", pseudonyms)
             table.loc[row, "image"] = f"{name}{ending}"
         mask = str(table["mask"][row]) if "mask" in table else ""
         if mask:
-            table.loc[row, "mask"] = _copy_mask(source, mask, target, name)
-    return table
+            copied, bad = _copy_mask(source, mask, target, name, pseudonyms)
+            table.loc[row, "mask"] = copied
+            failed += bad
+    return Copied(table, failed)
 
 
 def without_repeats(files: Sequence[str], names: Sequence[str], source: Path) -> list[str]:
@@ -80,25 +118,41 @@ def without_repeats(files: Sequence[str], names: Sequence[str], source: Path) ->
     return kept
 
 
-def _copy_mask(source: Path, mask: str, target: Path, name: str) -> str:
+def _copy_mask(
+    source: Path, mask: str, target: Path, name: str, pseudonyms: Pseudonymizer
+) -> tuple[str, int]:
     """Copy a mask beside its image; one that is not there keeps its path, for the check to find."""
     path = source / mask
     if path.is_dir():
         slices = [file for file in sorted(path.iterdir()) if file.is_file()]
         slices = [file for file in slices if file_kind(file) == "DICOM"]
-        _copy_slices(slices, target / f"{name}-mask")
-        return f"{name}-mask"
+        return f"{name}-mask", _copy_slices(slices, target / f"{name}-mask", pseudonyms)
     if not path.is_file():
-        return relative_path(source, mask, target)
+        return relative_path(source, mask, target), 0
     copied = f"{name}-mask{_ending(path)}"
-    shutil.copyfile(path, target / copied)
-    return copied
+    return copied, _copy(path, target / copied, pseudonyms)
 
 
-def _copy_slices(files: Sequence[Path], folder: Path) -> None:
+def _copy_slices(files: Sequence[Path], folder: Path, pseudonyms: Pseudonymizer) -> int:
     folder.mkdir(parents=True, exist_ok=True)
-    for number, path in enumerate(files):
-        shutil.copyfile(path, folder / f"{number:04d}.dcm")
+    return sum(
+        _copy(path, folder / f"{number:04d}.dcm", pseudonyms) for number, path in enumerate(files)
+    )
+
+
+def _copy(path: Path, target: Path, pseudonyms: Pseudonymizer) -> int:
+    """Copy one file; return 1 if it cannot be read, and there is no copy."""
+    try:
+        kind = file_kind(path)
+        if kind is None:
+            return 1
+        if kind == "DICOM":
+            copy_pseudonymously(path, target, pseudonyms)
+        else:
+            copy_nameless(path, target, kind=kind)
+    except ImageReadError:
+        return 1
+    return 0
 
 
 def _ending(path: Path) -> str:

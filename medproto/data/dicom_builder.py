@@ -79,12 +79,16 @@ def from_dicom(
     if not all(table["patient_id"]):
         notes.append(f"{(table['patient_id'] == '').sum()} images have no PatientID.")
     table, images = table.loc[keep].reset_index(drop=True), [images[row] for row in keep]
+    burned = [image.header["BurnedInAnnotation"] for image in images]
+    if burned.count("YES"):
+        notes.append(f"{burned.count('YES')} images have text burned in, by their headers.")
     if copy_to is None:
         return BuiltCohort(Cohort(table, found.root, None, findings), tuple(notes))
     stems = [_stem(image.header, pseudonyms, series=series) for image in images]
-    table = copy_images(table, [i.files for i in images], stems, found.root, Path(copy_to))
-    notes.append("the copies keep their headers: they are pseudonymous by name only.")
-    return BuiltCohort(Cohort(table, copy_to, None, findings), tuple(notes))
+    files = [image.files for image in images]
+    copied = copy_images(table, files, stems, found.root, Path(copy_to), pseudonyms)
+    notes += copied.notes()
+    return BuiltCohort(Cohort(copied.table, copy_to, None, findings), tuple(notes))
 
 
 def _labels(

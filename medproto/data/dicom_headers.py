@@ -25,6 +25,7 @@ __all__ = ["DicomFiles", "find_dicom"]
 _TAGS = (
     "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "Rows",
     "Columns", "NumberOfFrames", "ViewPosition", "Modality", "PatientAge", "PatientSex",
+    "BurnedInAnnotation",
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from medproto.data.builders import LABELS_FILE, NO_TABLE, BuiltCohort
 from medproto.data.cohort import Cohort
-from medproto.data.copies import copy_images
+from medproto.data.copies import Copied, copy_images
 from medproto.data.label_join import join_labels
 from medproto.data.pseudonyms import Pseudonymizer
 from medproto.data.signature import file_kind
@@ -82,8 +82,9 @@ def from_nifti(
     table = table.loc[joined.keep].reset_index(drop=True)
     if copy_to is None:
         return BuiltCohort(Cohort(table, source, None, findings), (*notes, PATHS_NOTE))
-    table, note = copy_volumes(table, source, Path(copy_to), pseudonyms)
-    return BuiltCohort(Cohort(table, copy_to, None, findings), (*notes, note))
+    copied = copy_volumes(table, source, Path(copy_to), pseudonyms)
+    cohort = Cohort(copied.table, copy_to, None, findings)
+    return BuiltCohort(cohort, (*notes, *copied.notes()))
 
 
 def find_nifti(source: Path) -> tuple[list[str], list[str]]:
@@ -104,19 +105,15 @@ def find_nifti(source: Path) -> tuple[list[str], list[str]]:
 
 def copy_volumes(
     table: pd.DataFrame, source: Path, target: Path, pseudonyms: Pseudonymizer
-) -> tuple[pd.DataFrame, str]:
-    """Copy the files of a table to ``<patient>/[<study>/]<pseudonym of the path>``.
-
-    Returns:
-        The table with the new paths, and a note on what the copies still hold.
-    """
+) -> Copied:
+    """Copy the files of a table to ``<patient>/[<study>/]<pseudonym of the path>``."""
     parts = [name for name in ("patient_id", "study_uid") if name in table]
     stems = []
     for row, path in enumerate(table["image"]):
         names = [table[part][row] or f"{part[0].upper()}-unknown" for part in parts]
         stems.append("/".join([*names, pseudonyms.name("I", path)]))
-    copied = copy_images(table, [[path] for path in table["image"]], stems, source, target)
-    return copied, "the copies keep their headers: they are pseudonymous by name only."
+    files = [[path] for path in table["image"]]
+    return copy_images(table, files, stems, source, target, pseudonyms)
 
 
 @dataclass(frozen=True)

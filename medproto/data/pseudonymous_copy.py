@@ -16,11 +16,12 @@ import pydicom
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 
+from medproto.data.ages import whole_years
 from medproto.data.dicom import is_synthetic
 from medproto.data.pseudonyms import Pseudonymizer
 from medproto.data.stored import check_bytes, quietly, refusing
 
-__all__ = ["copy_pseudonymously", "years_of"]
+__all__ = ["copy_pseudonymously"]
 
 _PIXELS = {"PixelData", "FloatPixelData", "DoubleFloatPixelData"}
 _IMAGE = {
@@ -89,15 +90,6 @@ def copy_pseudonymously(source: Path, target: Path, pseudonyms: Pseudonymizer) -
     partial.replace(target)
 
 
-def years_of(age: str) -> str:
-    """Return whole years of a DICOM age string, 90 for all above 89; empty if it is none."""
-    match = re.fullmatch(r"(\d{1,3})([DWMY])", age)
-    if match is None:
-        return ""
-    per_year = {"D": 365, "W": 52, "M": 12, "Y": 1}[match[2]]
-    return str(min(int(match[1]) // per_year, 90))
-
-
 def _kept(dataset: Dataset) -> Dataset:
     """Return the elements of the list, those of items included."""
     kept = Dataset()
@@ -121,7 +113,7 @@ def _name(copy: Dataset, original: Dataset, pseudonyms: Pseudonymizer) -> None:
     """Put pseudonyms where DICOM wants identifiers."""
     copy.PatientID = pseudonyms.name("P", str(original.get("PatientID") or "").strip())
     copy.PatientName = ""
-    years = years_of(str(original.get("PatientAge") or "").strip())
+    years = whole_years(str(original.get("PatientAge") or "").strip())
     if years:
         copy.PatientAge = f"{int(years):03d}Y"
     for keyword in _UIDS:

@@ -1,14 +1,19 @@
 """The whole way, small: what `medproto demo` does, and every command on the run that it leaves."""
 
 import json
+import re
 import shutil
 
+import numpy as np
+import pandas as pd
+import pydicom
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from audit import AuditLog, verify
 from medproto.data import Cohort
+from medproto.data.phantom import make_phantom_cohort
 from medproto.errors import MedProtoError
 from pipelines import demo as demo_module
 from pipelines.cases import rebuild_case
@@ -28,18 +33,92 @@ SMALL = (
 )
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    out = tmp_path_factory.mktemp("demo") / "out"
+def plant_identities(out, **arguments):
+    """Make phantoms whose patients have an identity: in tags, a private one, and a folder."""
+    labels = make_phantom_cohort(out, **arguments)
+    moved = {}
+    for path in sorted((out / "dicom").glob("*.dcm")):
+        number = path.stem.split("_")[1]
+        dataset = pydicom.dcmread(path)
+        dataset.PatientName = f"PLANTED{number}^JANE"
+        dataset.PatientID = f"MRN-PLANTED-{number}"
+        dataset.PatientBirthDate = f"1951{int(number) % 12 + 1:02d}17"
+        dataset.AccessionNumber = f"ACC-PLANTED-{number}"
+        dataset.ReferringPhysicianName = f"PLANTED{number}^DOCTOR"
+        dataset.InstitutionName = f"PLANTED{number} clinic"
+        dataset.StudyDescription = f"study of PLANTED{number}"
+        block = dataset.private_block(0x0011, "MAKER", create=True)
+        block.add_new(0x01, "LO", f"PLANTED{number} private")
+        folder = out / "dicom" / f"PLANTED{number}_JANE_19510117"
+        folder.mkdir(exist_ok=True)
+        dataset.save_as(folder / path.name)
+        path.unlink()
+        moved[f"dicom/{path.name}"] = f"dicom/{folder.name}/{path.name}"
+    table = pd.read_csv(labels, dtype=str, keep_default_na=False)
+    table["image"] = [moved[name] for name in table["image"]]
+    table["patient_name"] = "PLANTED, Jane"
+    table.to_csv(labels, index=False)
+    return labels
+
+
+def run_small(out, patients):
     said = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo_module, "PATIENTS", 24)
+        patch.setattr(demo_module, "PATIENTS", patients)
         patch.setattr(demo_module, "SIZE", 96)
         patch.setattr(demo_module, "DEMO_SETTINGS", SMALL)
+        patch.setattr(demo_module, "make_phantom_cohort", plant_identities)
         threads = torch.get_num_threads()
         demo_module.run_demo(out, seed=0, say=said.append)
         torch.set_num_threads(threads)
-    return out, "\n".join(said)
+    return "\n".join(said)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo") / "out"
+    return out, run_small(out, 24)
+
+
+def readable(path):
+    """Return what a file says, packed columns and arrays among it."""
+    yield path.read_bytes()
+    if path.suffix == ".parquet":
+        yield pd.read_parquet(path).to_csv().encode()
+    if path.suffix == ".npz":
+        with np.load(path) as arrays:
+            yield repr({name: arrays[name].tolist() for name in arrays.files}).encode()
+
+
+def find_identities(out, said):
+    """Return where an identity stands in what the demo wrote or said beside the phantoms."""
+    uids = {
+        str(dataset[keyword].value).encode()
+        for path in (out / "data" / "dicom").rglob("*.dcm")
+        for dataset in [pydicom.dcmread(path, stop_before_pixels=True)]
+        for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+    }
+    pattern = re.compile(b"planted|19510117|" + b"|".join(map(re.escape, uids)), re.IGNORECASE)
+    files = [p for p in out.rglob("*") if p.is_file() and out / "data" not in p.parents]
+    assert len(files) > 50
+    assert not pattern.search(said.encode())
+    return [
+        (str(path.relative_to(out)), found[0])
+        for path in files
+        for content in [str(path.relative_to(out)).encode(), *readable(path)]
+        if (found := pattern.search(content))
+    ]
+
+
+def test_no_identity_is_in_anything_that_the_demo_wrote_or_said(demo):
+    assert find_identities(*demo) == []
+    phantom = next((demo[0] / "data" / "dicom").rglob("*.dcm"))
+    assert b"PLANTED" in phantom.read_bytes()
+
+
+@pytest.mark.slow
+def test_no_identity_of_two_hundred_patients(tmp_path):
+    assert find_identities(tmp_path / "out", run_small(tmp_path / "out", 200)) == []
 
 
 def command(*arguments):
@@ -115,7 +194,7 @@ def test_evaluate_for_people_and_on_another_cohort(demo):
 
 def test_predict_records_before_it_prints(demo, tmp_path):
     out, _ = demo
-    image = next((out / "data" / "dicom").glob("*.dcm"))
+    image = next((out / "data" / "dicom").rglob("*.dcm"))
     assert command("audit", "init", tmp_path / "log.db").exit_code == 0
     result = command("predict", out / "run", image, "--audit", tmp_path / "log.db", "--json")
     assert result.exit_code == 0, result.output
@@ -127,7 +206,7 @@ def test_predict_records_before_it_prints(demo, tmp_path):
         total = sum(e["similarity"] * e["weights"][k] for e in entry["evidence"])
         assert total + entry["bias"][k] == pytest.approx(logit, abs=1e-4)
     text = json.dumps(record.payload)
-    for secret in ("SYN0", "PATIENT 0", str(out), image.name):
+    for secret in ("PLANTED", "JANE", str(out), image.name):
         assert secret not in text
     again = command("predict", out / "run", image, "--audit", tmp_path / "log.db")
     assert "record 2" in again.stdout
@@ -135,7 +214,7 @@ def test_predict_records_before_it_prints(demo, tmp_path):
 
 
 def test_no_log_no_prediction(demo, tmp_path):
-    image = next((demo[0] / "data" / "dicom").glob("*.dcm"))
+    image = next((demo[0] / "data" / "dicom").rglob("*.dcm"))
     result = command("predict", demo[0] / "run", image, "--audit", tmp_path / "none.db")
     assert result.exit_code != 0
     assert "logit" not in result.output
@@ -178,7 +257,7 @@ def test_a_recorded_case_is_rebuilt(demo):
 
 
 def test_explain_writes_a_page_without_the_name_of_the_file(demo, tmp_path):
-    image = next((demo[0] / "data" / "dicom").glob("*.dcm"))
+    image = next((demo[0] / "data" / "dicom").rglob("*.dcm"))
     result = command("explain", demo[0] / "run", image, "--out", tmp_path / "pages")
     assert result.exit_code == 0, result.output
     (page,) = (tmp_path / "pages").glob("*.html")

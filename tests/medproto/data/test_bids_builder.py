@@ -93,7 +93,7 @@ def test_copies_name_no_subject(release, tmp_path):
     assert cohort.table["image"][3].split("/")[1] == "S-unknown"
     assert all(cohort.image_path(row).is_file() for row in range(4))
     assert "sub-" not in cohort.table.to_csv()
-    assert "copies keep their headers" in notes[-1]
+    assert "text that is burned into pixels" in notes[-1]
 
 
 def test_what_is_no_such_data_set(release):
