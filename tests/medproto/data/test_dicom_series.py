@@ -243,7 +243,7 @@ def test_a_dicomdir_as_scanners_write_it():
         warnings.simplefilter("ignore")
         files = FileSet(path)
         instances = [(file.SeriesInstanceUID, file.path) for file in files]
-        files._tmpdir.cleanup()  # else it complains when it is collected, in another test
+        files._stage["t"].cleanup()  # else it complains when it is collected, in another test
     cohort = from_dicom(path, key=KEY).cohort
     there = [str(cohort.image_path(row)) for row in range(len(cohort))]
     assert sorted(there) == sorted(file for _, file in instances)
