@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut
 
 from medproto.data.decoding import decode
-from medproto.data.frames import frame_count, frame_dataset
+from medproto.data.frames import chosen_frame, frame_count, frame_dataset
 from medproto.data.gray import GrayPolicy, Voi, apply_modality, apply_voi
 from medproto.data.padding import padding_mask
 from medproto.data.patient_space import read_plane
@@ -68,7 +68,7 @@ def read_dicom(
     """
     with quietly(), refusing("the DICOM image"):
         dataset = open_dicom(path)
-        index = _chosen(dataset, frame)
+        index = chosen_frame(frame_count(dataset), frame)
         stored, photometric = decode_frame(dataset, path, index, least=MIN_SIDE)
         flat = frame_dataset(dataset, index)
         gray, padded = gray_values(stored, flat, photometric, policy)
@@ -103,7 +103,8 @@ def read_dicom_stored(path: Path, *, frame: int | None = None) -> NDArray[Any]:
     """
     with quietly(), refusing("the DICOM image"):
         dataset = open_dicom(path)
-        return decode_frame(dataset, path, _chosen(dataset, frame), least=1)[0]
+        index = chosen_frame(frame_count(dataset), frame)
+        return decode_frame(dataset, path, index, least=1)[0]
 
 
 def gray_values(
@@ -184,19 +185,6 @@ def decode_frame(
             f"pixels must have the header's shape {shape}, got {list(stored.shape)}."
         )
     return stored, photometric
-
-
-def _chosen(dataset: Dataset, frame: int | None) -> int:
-    """Return the frame to read: the one that was named, or the only one."""
-    count = frame_count(dataset)
-    if frame is None and count > 1:
-        raise ImageReadError(
-            f"an image must be one frame, the file holds {count}: name one, counted from 0, in the "
-            "column 'frame'."
-        )
-    if frame is not None and not 0 <= frame < count:
-        raise ImageReadError(f"the frame must lie in 0..{count - 1}, got {frame}.")
-    return frame or 0
 
 
 def _colors(stored: NDArray[Any], dataset: Dataset, photometric: str) -> NDArray[np.float64]:

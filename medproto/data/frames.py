@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 
 from medproto.errors import ImageReadError
 
-__all__ = ["MAX_FRAMES", "frame_count", "frame_dataset"]
+__all__ = ["MAX_FRAMES", "chosen_frame", "frame_count", "frame_dataset"]
 
 MAX_FRAMES = 20_000
 """Most frames of one object; the largest enhanced series have some thousands."""
@@ -44,6 +44,26 @@ def frame_count(dataset: Dataset) -> int:
     if not 1 <= count <= MAX_FRAMES:
         raise ImageReadError(f"NumberOfFrames must lie in 1..{MAX_FRAMES}, got {count}.")
     return count
+
+
+def chosen_frame(count: int, frame: int | None, *, what: str = "frame") -> int:
+    """Return the zero-based frame to read: the one that was named, or the only one.
+
+    Args:
+        count: of frames in the file.
+        what: how one of them is called.
+
+    Raises:
+        ImageReadError: if none is named of several, or there is no such frame.
+    """
+    if frame is None and count > 1:
+        raise ImageReadError(
+            f"an image must be one {what}, the file holds {count}: name one, counted from 0, in "
+            "the column 'frame'."
+        )
+    if frame is not None and not 0 <= frame < count:
+        raise ImageReadError(f"the frame must lie in 0..{count - 1}, got {frame}.")
+    return frame or 0
 
 
 def frame_dataset(dataset: Dataset, frame: int) -> Dataset:

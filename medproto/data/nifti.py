@@ -21,6 +21,7 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
+from medproto.data.frames import chosen_frame
 from medproto.data.gray import GrayPolicy, GrayValues, Voi, apply_range
 from medproto.data.stored import (
     MIN_SIDE,
@@ -108,19 +109,12 @@ def _stored(image: Any, frame: int | None) -> NDArray[Any]:
     if len(shape) < 3 or any(side != 1 for side in shape[4:]):
         raise ImageReadError(f"a NIfTI volume must have 3 axes in space, got {list(shape)}.")
     check_voxels(shape[:3])
-    count = shape[3] if len(shape) > 3 else 1
-    if frame is None and count > 1:
-        raise ImageReadError(
-            f"an image must be one volume, the file holds {count}: name one, counted from 0, in "
-            "the column 'frame'."
-        )
-    if frame is not None and not 0 <= frame < count:
-        raise ImageReadError(f"the frame must lie in 0..{count - 1}, got {frame}.")
+    index = chosen_frame(shape[3] if len(shape) > 3 else 1, frame, what="volume")
     dtype = image.get_data_dtype()
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise ImageReadError("a NIfTI volume must hold real numbers of at most 64 bits.")
     data = image.dataobj
-    wanted = (slice(None), slice(None), slice(None), frame or 0, *[0] * (len(shape) - 4))
+    wanted = (slice(None), slice(None), slice(None), index, *[0] * (len(shape) - 4))
     stored = np.asarray(data.get_unscaled() if len(shape) == 3 else _unscaled(data, wanted))
     if not np.isfinite(stored).all():
         raise ImageReadError("values must be finite, got NaN or infinity.")
