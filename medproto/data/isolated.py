@@ -19,7 +19,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -47,7 +46,7 @@ _WORKER = "medproto.data.reader_worker"
 class IsolatedReader:
     """One child process, started on first use and again after it died. Not safe for threads.
 
-    Use it with ``with``, or call :meth:`close`.
+    Call :meth:`close` in the end, as ``contextlib.closing`` does.
 
     Args:
         seconds: time for a small file; larger ones get more, see `BYTES_PER_SECOND`.
@@ -56,18 +55,8 @@ class IsolatedReader:
     def __init__(self, seconds: float = SECONDS) -> None:
         self._seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
+        self._owner = os.getpid()
         self._fresh = True
-
-    def __enter__(self) -> IsolatedReader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def image(self, source: ImageSource, *, voi: str = "voi") -> LoadedImage:
         """Read as `medproto.data.read_image` does.
@@ -99,7 +88,7 @@ class IsolatedReader:
     def close(self) -> None:
         """End the process."""
         process, self._process = self._process, None
-        if process is not None:
+        if process is not None and self._owner == os.getpid():  # not that of one forked from
             _kill(process)
             process.communicate()
 
@@ -135,8 +124,8 @@ class IsolatedReader:
         return answer, pixels
 
     def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None:
-            self._fresh = True
+        if self._process is None or self._owner != os.getpid():
+            self._fresh, self._owner = True, os.getpid()
             self._process = subprocess.Popen(
                 [sys.executable, "-W", "ignore", "-m", _WORKER],
                 stdin=subprocess.PIPE,
@@ -207,7 +196,9 @@ def readers() -> ReaderPool:
 
 
 def _cores() -> int:
-    return min(len(os.sched_getaffinity(0)), 8)
+    if hasattr(os, "sched_getaffinity"):  # those that this process may use; not on macOS
+        return min(len(os.sched_getaffinity(0)), 8)
+    return min(os.cpu_count() or 1, 8)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -8,6 +8,7 @@ bytes of its float32 pixels.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -51,7 +52,8 @@ def _answer(request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
 
 
 def _main() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
+    with contextlib.suppress(ValueError, OSError):  # macOS has no such limit
+        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Libraries print to the standard output, which would come between the answers.
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answers:

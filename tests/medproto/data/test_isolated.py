@@ -5,6 +5,7 @@ import json
 import os
 import threading
 import time
+from contextlib import closing
 
 import nibabel
 import numpy as np
@@ -19,7 +20,7 @@ RAMP = np.arange(96, dtype=np.uint8).reshape(8, 12)
 
 @pytest.fixture
 def reader():
-    with IsolatedReader() as reader:
+    with closing(IsolatedReader()) as reader:
         yield reader
 
 
@@ -80,11 +81,10 @@ def test_a_refused_file_keeps_its_reason_and_the_process(tmp_path, write_png, re
 )
 def test_a_crash_costs_one_file(tmp_path, write_png, worker, monkeypatch, deed):
     path = write_png(tmp_path / "a.png", RAMP)
-    with IsolatedReader() as reader:
-        with monkeypatch.context():
-            worker(f"import os, sys\nsys.stdin.readline()\n{deed}\n")
-            with pytest.raises(ImageReadError, match="the decoder crashed on this file"):
-                reader.image(path)
+    with closing(IsolatedReader()) as reader:
+        worker(f"import os, sys\nsys.stdin.readline()\n{deed}\n")
+        with pytest.raises(ImageReadError, match="the decoder crashed on this file"):
+            reader.image(path)
         monkeypatch.undo()
         assert reader.image(path).pixels.shape == (8, 12)
 
@@ -98,7 +98,7 @@ def test_a_hang_is_ended_with_all_that_it_started(tmp_path, write_png, worker, m
         f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid))\n"
         "time.sleep(600)\n"
     )
-    with IsolatedReader(seconds=1.0) as reader:
+    with closing(IsolatedReader(seconds=1.0)) as reader:
         begin = time.monotonic()
         with pytest.raises(ImageReadError, match=r"took longer than \d+ seconds on this file"):
             reader.image(path)
@@ -130,7 +130,10 @@ def test_a_file_that_takes_all_memory_is_one_bad_file(tmp_path, worker):
         "real._answer = greedy\n"
         "real._main()\n"
     )
-    with IsolatedReader() as reader, pytest.raises(ImageReadError, match="more memory than is"):
+    with (
+        closing(IsolatedReader()) as reader,
+        pytest.raises(ImageReadError, match="more memory than is"),
+    ):
         reader.image(tmp_path / "a.png")
 
 
@@ -146,7 +149,7 @@ def test_what_a_library_prints_does_not_come_between(tmp_path, write_png, worker
         "real._answer = loud\n"
         "real._main()\n"
     )
-    with IsolatedReader() as reader:
+    with closing(IsolatedReader()) as reader:
         assert reader.image(write_png(tmp_path / "a.png", RAMP)).pixels.shape == (8, 12)
 
 
