@@ -26,7 +26,20 @@ __all__ = [
 CROPS = ("none", "body")
 
 
-class LoadRadiographd(MapTransform):
+class _Eachd(MapTransform):
+    """Apply one array transform, ``transform``, to each key."""
+
+    transform: Callable[[Any], Any]
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of ``data`` with what the transform makes of each key."""
+        out = dict(data)
+        for key in self.key_iterator(out):
+            out[key] = self.transform(out[key])
+        return out
+
+
+class LoadRadiographd(_Eachd):
     """Dictionary form of `LoadRadiograph`: each key holds a path and then the image.
 
     Args:
@@ -43,17 +56,10 @@ class LoadRadiographd(MapTransform):
         read: Callable[..., LoadedImage] = read_image,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.loader = LoadRadiograph(voi, read=read)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of ``data`` with the images in place of the paths."""
-        out = dict(data)
-        for key in self.key_iterator(out):
-            out[key] = self.loader(out[key])
-        return out
+        self.transform = LoadRadiograph(voi, read=read)
 
 
-class FitImaged(MapTransform):
+class FitImaged(_Eachd):
     """Dictionary form of `FitImage`.
 
     Args:
@@ -69,17 +75,10 @@ class FitImaged(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.fit = FitImage(spatial_size, mode)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of ``data`` with the images fitted."""
-        out = dict(data)
-        for key in self.key_iterator(out):
-            out[key] = self.fit(out[key])
-        return out
+        self.transform = FitImage(spatial_size, mode)
 
 
-class OrientVolumed(MapTransform):
+class OrientVolumed(_Eachd):
     """Dictionary form of `OrientVolume`.
 
     Args:
@@ -91,17 +90,10 @@ class OrientVolumed(MapTransform):
         self, keys: KeysCollection, code: str = "PLS", allow_missing_keys: bool = False
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.orient = OrientVolume(code)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of ``data`` with the volumes turned."""
-        out = dict(data)
-        for key in self.key_iterator(out):
-            out[key] = self.orient(out[key])
-        return out
+        self.transform = OrientVolume(code)
 
 
-class CropBodyd(MapTransform):
+class CropBodyd(_Eachd):
     """Dictionary form of `CropBody`.
 
     Args:
@@ -113,17 +105,10 @@ class CropBodyd(MapTransform):
         self, keys: KeysCollection, margin: float = 0.02, allow_missing_keys: bool = False
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.crop = CropBody(margin)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of ``data`` with the images cropped."""
-        out = dict(data)
-        for key in self.key_iterator(out):
-            out[key] = self.crop(out[key])
-        return out
+        self.transform = CropBody(margin)
 
 
-class BlackenOutsided(MapTransform):
+class BlackenOutsided(_Eachd):
     """Dictionary form of `BlackenOutside`.
 
     Args:
@@ -132,14 +117,7 @@ class BlackenOutsided(MapTransform):
 
     def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.blacken = BlackenOutside()
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of ``data`` with everything but the patient black."""
-        out = dict(data)
-        for key in self.key_iterator(out):
-            out[key] = self.blacken(out[key])
-        return out
+        self.transform = BlackenOutside()
 
 
 def preprocessing(
