@@ -18,7 +18,6 @@ from medproto.data.nameless_files import copy_nameless
 from medproto.data.pseudonymous_copy import copy_pseudonymously
 from medproto.data.pseudonyms import Pseudonymizer
 from medproto.data.signature import file_kind
-from medproto.data.table import relative_path
 from medproto.errors import CohortError, ImageReadError
 
 __all__ = ["Copied", "copy_images", "without_repeats"]
@@ -31,7 +30,7 @@ class Copied(NamedTuple):
 
     Args:
         table: with the paths of the copies.
-        failed: files that could not be read, and have no copy.
+        failed: files that are missing or could not be read, and have no copy.
     """
 
     table: pd.DataFrame
@@ -45,8 +44,8 @@ class Copied(NamedTuple):
         ]
         if self.failed:
             notes.append(
-                f"{self.failed} files cannot be read and were not copied; `medproto cohort check` "
-                "names their rows."
+                f"{self.failed} files are missing or cannot be read and were not copied; "
+                "`medproto cohort check` names their rows."
             )
         return notes
 
@@ -121,14 +120,18 @@ def without_repeats(files: Sequence[str], names: Sequence[str], source: Path) ->
 def _copy_mask(
     source: Path, mask: str, target: Path, name: str, pseudonyms: Pseudonymizer
 ) -> tuple[str, int]:
-    """Copy a mask beside its image; one that is not there keeps its path, for the check to find."""
+    """Copy a mask beside its image; return the path of the copy and the files that failed.
+
+    Of a mask that is not there the table names the place of the copy, for the check to find: the
+    path of the original may identify.
+    """
     path = source / mask
     if path.is_dir():
         slices = [file for file in sorted(path.iterdir()) if file.is_file()]
         slices = [file for file in slices if file_kind(file) == "DICOM"]
         return f"{name}-mask", _copy_slices(slices, target / f"{name}-mask", pseudonyms)
     if not path.is_file():
-        return relative_path(source, mask, target), 0
+        return f"{name}-mask", 1
     copied = f"{name}-mask{_ending(path)}"
     return copied, _copy(path, target / copied, pseudonyms)
 

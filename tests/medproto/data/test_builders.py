@@ -227,7 +227,9 @@ def test_copies_are_named_by_pseudonyms(studies, tmp_path, write_csv, write_png)
     np.testing.assert_array_equal(after.pixels, before.pixels)
     assert built.cohort.mask_path(2).is_file()
     assert table["image"][1].startswith("P-unknown/")
-    assert table["mask"][0] == "../source/masks/gone.png"
+    assert table["mask"][0] == table["image"][0].removesuffix(".dcm") + "-mask"
+    assert not built.cohort.mask_path(0).exists()
+    assert "1 files are missing or cannot be read and were not copied" in notes_of(built)
     assert "text that is burned into pixels" in notes_of(built)
     read_image(built.cohort.image_path(1))
 

@@ -98,7 +98,7 @@ def test_monochrome1_and_padding_in_a_volume(write_series):
     ("how", "reason"),
     [
         ({"skip": (2,)}, r"slices 1 and 2 lie 5 mm .* others are 2.5 mm apart, so 1 are not"),
-        ({"heights": [10, 12.5, 12.5, 15, 17.5]}, "2 of 5|1 of 5 lie where another does"),
+        ({"heights": [10, 12.5, 12.5, 15, 17.5]}, "1 of 5 lie where another does"),
         ({"heights": [10, 12.5, 15, 17.5, 20.9]}, "even distances: 2.5 mm, but 3.4 mm"),
         ({"changes": {1: {"ImagePositionPatient": None}}}, "1 of 5 do not"),
         ({"changes": {1: {"ImageOrientationPatient": [0, 1, 0, 0, 0, 1]}}}, "must be parallel"),
