@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from medproto.data import read_mask
 from medproto.errors import CohortError, ImageReadError
-from medproto.explain import GradCam, cells_to_stored, network_box
+from medproto.explain import GradCam, cells_to_stored, network_box, prototype_grid
 from medproto.metrics import (
     bootstrap,
     box_area_share,
@@ -182,7 +182,7 @@ def _locate(
         box=box,
         cells=output.similarities[0, top].cpu().numpy(),
         cam_cells=GradCam(network).attribute(image, k) if grad_cam else None,
-        grid=network.grid,
+        grid=prototype_grid(network, top),
         feature_grid=network.feature_grid,
         placement=placement,
         packed_mask=np.packbits(mask),

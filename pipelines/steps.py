@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from medproto.explain import measure_center_shift
+from medproto.explain import measure_shifts
 from medproto.last_layer import LastLayerSolution
 from medproto.networks import PlainClassifier, ProtoPNet
 from medproto.networks.model_file import write_atomically
@@ -266,11 +266,14 @@ class StepRunner:
         return marked_cells(self.modules.network.grid, self.annotations.masks)
 
     def _place_cells(self, network: ProtoPNet) -> None:
-        shift = measure_center_shift(network, self._with_findings())
-        network.center_shift.copy_(torch.tensor(shift))
+        shifts = measure_shifts(network, self._with_findings())
+        network.center_shift.copy_(shifts.cells)
+        network.prototype_shift.copy_(shifts.prototypes)
         logger.info(
-            "feature cells look %s pixels beside their theoretical centres; maps are drawn there.",
-            " / ".join(f"{value:+.1f}" for value in shift),
+            "feature cells look %s pixels beside their theoretical centres; maps are drawn there, "
+            "those of a prototype at most %.1f pixels further.",
+            " / ".join(f"{value:+.1f}" for value in shifts.cells.tolist()),
+            shifts.prototypes.abs().max().item(),
         )
 
     def _with_findings(self) -> Iterator[Tensor]:

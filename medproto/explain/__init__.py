@@ -2,7 +2,7 @@
 
 from .attribution import attribute_place
 from .boxes import peak_boxes
-from .effective_center import measure_center_shift
+from .effective_center import Shifts, measure_shifts
 from .evidence import (
     COMPLETENESS_TOLERANCE,
     explain,
@@ -14,10 +14,12 @@ from .evidence import (
 from .faithfulness import box_faithfulness
 from .geometry import cells_to_network, cells_to_stored
 from .grad_cam import GradCam
+from .prototype_boxes import prototype_boxes, prototype_grid
 
 __all__ = [
     "COMPLETENESS_TOLERANCE",
     "GradCam",
+    "Shifts",
     "attribute_place",
     "box_faithfulness",
     "cells_to_network",
@@ -25,8 +27,10 @@ __all__ = [
     "explain",
     "explain_batch",
     "heat_maps",
-    "measure_center_shift",
+    "measure_shifts",
     "network_box",
     "peak_boxes",
+    "prototype_boxes",
+    "prototype_grid",
     "source_box",
 ]

@@ -8,7 +8,8 @@ leading side of it at stride 16 [1], and a network that has learned a cohort may
 beside the finding, or in two cells of which it lies in one (measured, ``docs/cell-grid.md``). A map
 drawn on the theoretical centres is displaced by as much, which on a small finding is the difference
 between hit and miss. So the displacement of what is *drawn*, the box, is measured on the trained
-network and kept in the model file.
+network and kept in the model file: one displacement for all cells, and a further one for each
+prototype, since prototypes of one network differ by half a cell and more.
 
 What is measured is an attribution (:mod:`.attribution`), not a sensitivity.
 
@@ -19,8 +20,8 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,38 +30,81 @@ from ..networks import ProtoPNet
 from ..records import CellGrid
 from .attribution import attribute_place
 from .boxes import peak_boxes
+from .prototype_boxes import unshifted_grid
 
-__all__ = ["measure_center_shift"]
+__all__ = ["Shifts", "measure_shifts"]
 
 WINDOW = 0.5
 """Side in strides of the window that attributions are averaged over; single pixels are noise."""
 
+CELLS_POWER, PROTOTYPES_POWER = 2, 4
+"""Of the attributions, as weights of their centroid. Faint ones far off draw it away from what the
+evidence rests on; with the fourth power less so (measured, ``docs/cell-grid.md``)."""
 
-def measure_center_shift(network: ProtoPNet, batches: Iterable[Tensor]) -> tuple[float, ...]:
-    """Return the median displacement of what evidence rests on from its box, pixels per axis.
+FEWEST = 3
+"""Images that a prototype must lead in to be given a displacement of its own."""
+
+
+class Shifts(NamedTuple):
+    """How far what evidence rests on lies from where it is drawn without them, network pixels.
+
+    Args:
+        cells: ``[n]``, of all cells: for the buffer ``center_shift``.
+        prototypes: ``[P, n]``, of each prototype beside that: for the buffer ``prototype_shift``.
+    """
+
+    cells: Tensor
+    prototypes: Tensor
+
+
+def measure_shifts(network: ProtoPNet, batches: Iterable[Tensor]) -> Shifts:
+    """Return the median displacements of what evidence rests on from its box.
 
     In each image the prototype that speaks most for a class other than the reference is looked at
     (evidence of absence has no place), at the cell where it answers most. The median, because some
-    attributions lie far off.
+    attributions lie far off. A prototype that leads in fewer than :data:`FEWEST` images has the
+    median of all of them.
 
-    Each image is looked at as it is and turned round on all axes, and the two medians are averaged:
+    It is looked at in the image as it is and turned round on all axes, and the medians averaged:
     what lies on one side of the findings in all images, like the bright layers of skin above those
     of ultrasound, draws the attributions there in whatever network, and is no displacement.
 
     Args:
-        network: in ``eval`` mode; its ``center_shift`` has no effect and is not changed.
+        network: in ``eval`` mode; its own shifts have no effect and are not changed.
         batches: images ``[B, C, *S]``, best of such that show a finding.
 
     Raises:
         ValueError: if there is no image.
     """
-    found = [
-        [_displacements(network, view) for view in (images, _turned(images))] for images in batches
-    ]
+    found: list[list[_Displacements]] = []
+    for images in batches:
+        leaders = _leaders(network, images)
+        found.append([_displacements(network, v, leaders) for v in (images, _turned(images))])
     if not found:
         raise ValueError("batches must hold an image, got none.")
-    medians = [torch.cat(view).quantile(0.5, dim=0) for view in zip(*found, strict=True)]
-    return tuple(torch.stack(medians).mean(dim=0).tolist())
+    views = [_Displacements(*map(torch.cat, zip(*view))) for view in zip(*found, strict=True)]
+    cells = _median([view.cells for view in views])
+    own = _median([view.prototypes for view in views]).repeat(len(network.prototype_class), 1)
+    for p in range(len(own)):
+        led = [view.prototypes[view.leaders == p] for view in views]
+        if min(map(len, led)) >= FEWEST:
+            own[p] = _median(led)
+    return Shifts(cells, own - cells)
+
+
+class _Displacements(NamedTuple):
+    """Of ``B`` images in one view: the leading prototypes ``[B]``, and by each power ``[B, n]``."""
+
+    leaders: Tensor
+    cells: Tensor
+    prototypes: Tensor
+
+
+def _median(views: Sequence[Tensor]) -> Tensor:
+    """Mean over the views of the interpolated medians of ``[N, n]``, ``[n]``; of none 0."""
+    return torch.stack(
+        [v.quantile(0.5, dim=0) if len(v) else v.new_zeros(v.shape[1]) for v in views]
+    ).mean(dim=0)
 
 
 def _turned(images: Tensor) -> Tensor:
@@ -68,20 +112,21 @@ def _turned(images: Tensor) -> Tensor:
     return images.flip(tuple(range(2, images.ndim)))
 
 
-def _displacements(network: ProtoPNet, images: Tensor) -> Tensor:
-    """Return what the evidence rests on minus the centre of its box, ``[B, n]``."""
-    grid = _unshifted(network)
-    prototypes, cells = _looked_at(network, images)
+def _displacements(network: ProtoPNet, images: Tensor, leaders: Tensor) -> _Displacements:
+    """Return what evidence rests on minus the centre of its box, where it rests on anything."""
+    grid = unshifted_grid(network)
+    peaks = _peaks(network, images, leaders)
     rests = attribute_place(
-        _Picked(network), images, prototypes, cells, stride=max(grid.stride), window=WINDOW
+        _Picked(network), images, leaders, peaks, stride=max(grid.stride), window=WINDOW
     )
-    drawn = _box_centers(network, grid, images, prototypes, cells)
-    return _centroids(rests.square()) - drawn
-
-
-def _unshifted(network: ProtoPNet) -> CellGrid:
-    places = zip(network.grid.first_center, network.center_shift.tolist(), strict=True)
-    return replace(network.grid, first_center=tuple(c - s for c, s in places))
+    most = rests.abs().amax(dim=tuple(range(1, rests.ndim)), keepdim=True)
+    some = most.flatten() > 0
+    rests = (rests / most)[some]  # its fourth power must not vanish
+    drawn = _box_centers(network, grid, images, leaders, peaks)[some]
+    cells, prototypes = (
+        _centroids(rests**power) - drawn for power in (CELLS_POWER, PROTOTYPES_POWER)
+    )
+    return _Displacements(leaders.cpu()[some], cells, prototypes)
 
 
 @torch.no_grad()
@@ -114,16 +159,21 @@ class _Picked(nn.Module):
 
 
 @torch.no_grad()
-def _looked_at(network: ProtoPNet, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the prototype ``[B]`` of each image and the cell ``[B, axes]`` of its answer."""
+def _leaders(network: ProtoPNet, images: Tensor) -> Tensor:
+    """Return the prototype ``[B]`` that speaks most in each image."""
     output = network.evidence(images)
     logits = output.logits.clone()
     if network.head in ("multiclass", "binary"):
         logits[:, 0] = -torch.inf
     contributions = network.last_layer.weight[logits.argmax(dim=1)] * output.scores
-    prototypes = contributions.argmax(dim=1)
+    return contributions.argmax(dim=1)
+
+
+@torch.no_grad()
+def _peaks(network: ProtoPNet, images: Tensor, prototypes: Tensor) -> Tensor:
+    """Return the cell ``[B, n]`` in which one prototype answers most in each image."""
     rows = torch.arange(len(images), device=images.device)
-    return prototypes, output.locations[rows, prototypes]
+    return network.evidence(images).locations[rows, prototypes]
 
 
 def _centroids(weights: Tensor) -> Tensor:

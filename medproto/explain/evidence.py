@@ -28,9 +28,10 @@ from ..records import (
     PrototypeEvidence,
     PrototypeSource,
 )
-from .boxes import Box, peak_boxes
+from .boxes import Box
 from .faithfulness import box_faithfulness
 from .geometry import cells_to_stored
+from .prototype_boxes import prototype_boxes, prototype_grid
 
 __all__ = [
     "COMPLETENESS_TOLERANCE",
@@ -158,9 +159,11 @@ def _boxes(
 ) -> list[list[Box]]:
     """Boxes ``[B][P]`` in network pixels."""
     maps, cells = output.similarities.float().cpu().numpy(), output.locations.tolist()
-    grid = network.grid
-    pairs = zip(maps, cells, strict=True)
-    return [peak_boxes(values, grid, network_shape, own) for values, own in pairs]
+    every = range(len(network.prototype_class))
+    return [
+        prototype_boxes(network, values, every, own, network_shape)
+        for values, own in zip(maps, cells, strict=True)
+    ]
 
 
 def _check_lengths(
@@ -198,9 +201,20 @@ def network_box(
     network: ProtoPNet, output: ProtoPNetOutput, prototype: int, network_shape: Sequence[int]
 ) -> Box:
     """Box of one prototype in the first image of ``output``; positions in network pixels."""
-    values = output.similarities[0, prototype, None].float().cpu().numpy()
     cell = output.locations[0, prototype].tolist()
-    return peak_boxes(values, network.grid, network_shape, [cell])[0]
+    return _box_round(network, output, prototype, network_shape, cell)
+
+
+def _box_round(
+    network: ProtoPNet,
+    output: ProtoPNetOutput,
+    prototype: int,
+    network_shape: Sequence[int],
+    cell: Sequence[int],
+) -> Box:
+    """Box of one prototype in the first image of ``output`` round ``cell``, network pixels."""
+    values = output.similarities[0, prototype, None].float().cpu().numpy()
+    return prototype_boxes(network, values, [prototype], [cell], network_shape)[0]
 
 
 @torch.no_grad()
@@ -209,10 +223,8 @@ def heat_maps(
 ) -> dict[int, NDArray[np.float32]]:
     """Similarity maps of some prototypes on the stored pixels ``[*S]`` of one image ``[C, *S]``."""
     output = network.evidence(image[None])
-    return {
-        p: cells_to_stored(output.similarities[0, p].float().cpu().numpy(), network.grid, placement)
-        for p in prototypes
-    }
+    maps = output.similarities[0].float().cpu().numpy()
+    return {p: cells_to_stored(maps[p], prototype_grid(network, p), placement) for p in prototypes}
 
 
 def source_box(
@@ -221,6 +233,5 @@ def source_box(
     """Box of a prototype on its own source image ``[C, *S]``, in stored pixels, round ``cell``."""
     with torch.no_grad():
         output = network.evidence(image[None])
-    values = output.similarities[0, prototype, None].float().cpu().numpy()
-    (box,) = peak_boxes(values, network.grid, image.shape[1:], [cell])
+    box = _box_round(network, output, prototype, image.shape[1:], cell)
     return placement.box_to_stored(*box)

@@ -33,6 +33,9 @@ FORMAT = "medproto-model/1"
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "model.json"
 
+LATER = ("floor", "prototype_shift")
+"""Buffers that older files do not have; they stand for none."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
@@ -123,7 +126,7 @@ def load_model(folder: Path) -> tuple[ProtoPNet, ModelCard]:
     try:
         tensors = load_safetensors(content)
         network = ProtoPNet(**card.architecture)
-        network.load_state_dict({"floor": network.floor, **tensors})  # older files have none
+        network.load_state_dict({name: getattr(network, name) for name in LATER} | tensors)
     except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
         raise ModelFileError(f"the model cannot be built from its files: {error}") from error
     if tensor_digest(tensors) != card.model_digest:

@@ -103,6 +103,7 @@ class ProtoPNet(nn.Module):
 
     prototype_class: Tensor
     center_shift: Tensor
+    prototype_shift: Tensor
     floor: Tensor
 
     def __init__(
@@ -157,12 +158,11 @@ class ProtoPNet(nn.Module):
         if not 1 <= top_k <= cells:
             raise ValueError(f"top_k must be 1 to {cells} (the number of cells), got {top_k}.")
         self.top_k = top_k
-        self.register_buffer(
-            "prototype_class",
-            torch.arange(self.num_classes).repeat_interleave(torch.tensor(counts)),
-        )
-        self.register_buffer("floor", torch.full((len(self.prototype_class),), -torch.inf))
-        self.last_layer = nn.Linear(len(self.prototype_class), out_channels)
+        owners = torch.arange(self.num_classes).repeat_interleave(torch.tensor(counts))
+        self.register_buffer("prototype_class", owners)
+        self.register_buffer("floor", torch.full((len(owners),), -torch.inf))
+        self.register_buffer("prototype_shift", torch.zeros(len(owners), spatial_dims))
+        self.last_layer = nn.Linear(len(owners), out_channels)
         self.arguments: dict[str, Any] = {
             "spatial_dims": spatial_dims,
             "in_channels": in_channels,
@@ -193,8 +193,9 @@ class ProtoPNet(nn.Module):
 
         Cells are counted from the first one inside the margin. The 1x1 convolutions of the add-on
         layers do not move them. The buffer ``center_shift`` is 0 until
-        :func:`medproto.explain.measure_center_shift` has been run and its result set: the shift
-        that brings the boxes of the main evidence to what it rests on.
+        :func:`medproto.explain.measure_shifts` has been run and its result set: the shift that
+        brings the boxes of the main evidence to what it rests on. What one prototype's lie beside
+        that stands in ``prototype_shift``, ``[P, n]``.
         """
         grid = self.backbone.grid
         shift = self.center_shift.tolist()
@@ -245,6 +246,7 @@ class ProtoPNet(nn.Module):
         self.prototype_layer.vectors = nn.Parameter(self.prototype_layer.vectors.detach()[index])
         self.prototype_class = kept
         self.floor = self.floor[index.to(self.floor.device)]
+        self.prototype_shift = self.prototype_shift[index.to(self.floor.device)]
         layer = nn.Linear(len(kept), self.out_channels).to(self.last_layer.weight.device)
         with torch.no_grad():
             layer.weight.copy_(self.last_layer.weight[:, index])

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional
 
 from medproto.data import read_mask
+from medproto.explain import Shifts
 from medproto.networks import PlainClassifier, ProtoPNet
 from medproto.records import CellGrid
 from pipelines.config import load_config
@@ -103,7 +104,8 @@ def test_marks_are_laid_on_the_place_where_cells_look(
             super().__init__(model, **options)
 
     monkeypatch.setattr("pipelines.steps.MaskCost", Seen)
-    monkeypatch.setattr("pipelines.steps.measure_center_shift", lambda *_: (3.0, -2.0))
+    shifts = Shifts(torch.tensor([3.0, -2.0]), torch.zeros(1, 2))
+    monkeypatch.setattr("pipelines.steps.measure_shifts", lambda *_: shifts)
     run = train(tiny_cohort, tmp_path / "run", load_config(None, [*tiny_settings, setting]))
     assert run.network.center_shift.tolist() == [3.0, -2.0]
     expected = run.network.grid.first_center  # has that shift

@@ -23,6 +23,7 @@ import pipelines.steps as steps_module
 import pipelines.train as train_module
 from medproto.data import Cohort
 from medproto.errors import CohortError, ModelFileError
+from medproto.explain import measure_shifts
 from pipelines.checkpoint import Checkpoint
 from pipelines.config import ConfigError, load_config
 from pipelines.config_sections import LastLayerConfig
@@ -54,6 +55,18 @@ def test_the_run_folder_holds_what_it_promises(tiny_path):
         assert (tiny_path / "prototypes" / f"p{p:03d}.png").is_file()
         assert (tiny_path / "prototypes" / f"p{p:03d}_source.png").is_file()
     assert not [p.name for p in tiny_path.rglob("*") if p.name.startswith(".")]
+
+
+def test_the_model_keeps_where_its_evidence_rests(tiny_run):
+    cohort = tiny_run.cohort
+    training = [row for row, split in enumerate(cohort.table["split"]) if split == "train"]
+    images = load_split(tiny_run, cohort, training)
+    shown = [images.image(i) for i in range(len(images)) if images.labels[i] == 1]
+    shifts = measure_shifts(tiny_run.network, [torch.stack(shown)])  # fewer than the 64 of a run
+    network = tiny_run.network
+    torch.testing.assert_close(network.center_shift, shifts.cells, rtol=0, atol=1e-3)
+    torch.testing.assert_close(network.prototype_shift, shifts.prototypes, rtol=0, atol=1e-3)
+    assert shifts.prototypes.any()
 
 
 def test_the_card_and_the_configuration_are_complete(tiny_run, tiny_config):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from medproto.explain import measure_center_shift, network_box
+from medproto.explain import measure_shifts, network_box
 from medproto.networks import ProtoPNet
 from medproto.records import CellGrid
 
@@ -37,6 +37,21 @@ class Switched(torch.nn.Module):
         return torch.where(bright, self.bright(x), self.dark(x))
 
 
+class TwoTaps(torch.nn.Module):
+    """Each of the two channels looks through a tap of its own."""
+
+    out_channels = 2
+
+    def __init__(self, taps):
+        super().__init__()
+        first, second = map(Displaced, taps)
+        first.conv.weight.data[1] = second.conv.weight.data[0]
+        self.both, self.grid = first, first.grid
+
+    def forward(self, x):
+        return self.both(x)
+
+
 def displaced_network(backbone):
     """Every prototype answers where a value of 1 is seen; its box lies evenly round the cell."""
     network = ProtoPNet(
@@ -67,7 +82,7 @@ CELLS = [(r, c) for r in (2, 3, 4, 5) for c in (2, 3, 5)]
 @pytest.mark.parametrize("tap", [(4, 4), (0, 7), (6, 1)])
 def test_equals_the_place_of_the_only_weight(tap):
     network = displaced_network(Displaced(tap))
-    shift = measure_center_shift(network, both_ways(spots(tap, cells=CELLS)).split(5))
+    shift = measure_shifts(network, both_ways(spots(tap, cells=CELLS)).split(5)).cells.tolist()
     # The kernel's middle is tap 4, the theoretical centre; a box has whole pixels.
     assert shift == pytest.approx((tap[0] - 4, tap[1] - 4), abs=0.51)
 
@@ -77,7 +92,7 @@ def test_a_few_cells_that_look_elsewhere_do_not_count():
     network = displaced_network(Switched())
     images = both_ways(spots((4, 7), cells=CELLS))
     images[:2] += 10
-    assert measure_center_shift(network, [images]) == pytest.approx((0.0, 3.0), abs=0.51)
+    assert measure_shifts(network, [images]).cells.tolist() == pytest.approx((0.0, 3.0), abs=0.51)
 
 
 def test_what_lies_on_one_side_of_every_finding_does_not_count():
@@ -89,16 +104,82 @@ def test_what_lies_on_one_side_of_every_finding_does_not_count():
     network.prototype_layer.vectors = torch.nn.Parameter(torch.tensor([[2.1, 1.1]] * 2))
     above, below = spots((4, 4), (1, 4), cells=CELLS), spots((4, 4), (7, 4), cells=CELLS)
     # Of one way round alone: 1.5 rows up, the middle of the two pixels.
-    assert measure_center_shift(network, [both_ways(above, above)])[0] == pytest.approx(-1.5, abs=1)
-    assert measure_center_shift(network, [both_ways(above, below)]) == pytest.approx(
+    assert measure_shifts(network, [both_ways(above, above)]).cells[0] == pytest.approx(-1.5, abs=1)
+    assert measure_shifts(network, [both_ways(above, below)]).cells.tolist() == pytest.approx(
         (0.0, 0.0), abs=0.51
     )
+
+
+TAPS = (4, 7), (1, 2)
+
+
+def two_prototypes():
+    """Class 1 has a prototype for each tap, class 0 one that nothing looks like."""
+    arguments = {"image_size": (64, 64), "prototypes_per_class": (1, 2), "stage": 3}
+    network = ProtoPNet(2, 1, 2, **arguments, similarity="log")
+    network.backbone = TwoTaps(TAPS)
+    vectors = torch.tensor([[5.0, 5.0], [1.1, 0.1], [0.1, 1.1]])
+    network.prototype_layer.vectors = torch.nn.Parameter(vectors)
+    return network.eval()
+
+
+def test_each_prototype_has_the_displacement_of_the_images_it_leads_in():
+    network = two_prototypes()
+    first = both_ways(spots(TAPS[0], cells=CELLS[:7]))
+    second = both_ways(spots(TAPS[1], cells=CELLS[7:]))
+    shifts = measure_shifts(network, torch.cat([first, second]).split(5))
+    drawn = (shifts.cells + shifts.prototypes).tolist()
+    assert drawn[1] == pytest.approx((0.0, 3.0), abs=0.51)  # the kernel's middle is tap 4
+    assert drawn[2] == pytest.approx((-3.0, -2.0), abs=0.51)
+    # Seven images of twelve show the first: the median of all is its.
+    assert drawn[0] == pytest.approx((0.0, 3.0), abs=0.51)
+    assert shifts.cells.tolist() == pytest.approx((0.0, 3.0), abs=0.51)
+
+
+def test_a_prototype_that_leads_twice_has_the_displacement_of_all():
+    network = two_prototypes()
+    often, twice = spots(TAPS[0], cells=CELLS[:10]), spots(TAPS[1], cells=CELLS[10:])
+    shifts = measure_shifts(network, [both_ways(often), both_ways(twice)])
+    torch.testing.assert_close(shifts.prototypes, shifts.prototypes[:1].repeat(3, 1))
+
+
+def weights_at(*values):
+    """Stand for the attribution: values in the columns of the cell's row, from its middle on."""
+
+    def place(_forward, images, _prototypes, cells, **_):
+        out = torch.zeros(len(images), *images.shape[2:])
+        for one, (row, column) in zip(out, cells.tolist(), strict=True):
+            for step, value in enumerate(values):
+                one[8 * row + 4, 8 * column + 4 + step] = value
+        return out
+
+    return place
+
+
+def test_faint_attributions_far_off_draw_a_prototype_by_less(monkeypatch):
+    """1 and a half, six columns apart: 6 x 1/4 / (5/4) = 1.2 and 6 x 1/16 / (17/16) = 0.353."""
+    attribute = "medproto.explain.effective_center.attribute_place"
+    monkeypatch.setattr(attribute, weights_at(1.0, 0, 0, 0, 0, 0, -0.5))
+    network = displaced_network(Displaced((4, 4)))
+    shifts = measure_shifts(network, [both_ways(spots((4, 4), cells=CELLS))])
+    assert shifts.cells.tolist() == pytest.approx((0.0, 1.2), abs=0.51)
+    expected = torch.tensor([[0.0, 6 / 17 - 1.2]]).repeat(2, 1)
+    torch.testing.assert_close(shifts.prototypes, expected)
+
+
+def test_evidence_that_rests_on_nothing_moves_nothing(monkeypatch):
+    attribute = "medproto.explain.effective_center.attribute_place"
+    monkeypatch.setattr(attribute, weights_at(0.0))
+    network = displaced_network(Displaced((4, 4)))
+    shifts = measure_shifts(network, [both_ways(spots((4, 4), cells=CELLS))])
+    assert shifts.cells.tolist() == [0, 0]
+    assert not shifts.prototypes.any()
 
 
 def test_no_image_is_refused():
     network = ProtoPNet(2, 1, 2, image_size=(64, 64), prototypes_per_class=1, stage=3)
     with pytest.raises(ValueError, match="batches must hold an image, got none"):
-        measure_center_shift(network.eval(), [])
+        measure_shifts(network.eval(), [])
 
 
 def test_shift_moves_the_grid_and_is_part_of_the_model():
@@ -126,7 +207,7 @@ def test_the_only_thing_in_an_image_is_found():
         start, stop = network_box(network, found, top, (128, 128))
         drawn = (torch.tensor(start) + torch.tensor(stop)) / 2
         truth.append(torch.stack([row, column]) - drawn)
-    shift = measure_center_shift(network, torch.stack(images).split(8))
+    shift = measure_shifts(network, torch.stack(images).split(8)).cells.tolist()
     expected = torch.stack(truth).quantile(0.5, dim=0)
     torch.testing.assert_close(torch.tensor(shift), expected, rtol=0, atol=4.0)
 
@@ -141,7 +222,7 @@ def test_larger_prototypes_and_an_earlier_shift_change_nothing(similarity):
     vectors[:, :, 1, 1] = torch.tensor([1.1, 0.6])
     network.prototype_layer.vectors = torch.nn.Parameter(vectors)
     images = both_ways(spots((6, 1), cells=CELLS))
-    shift = measure_center_shift(network, [images])
+    shift = measure_shifts(network, [images]).cells.tolist()
     assert shift == pytest.approx((2.0, -3.0), abs=0.51)  # half a stride is 4
     network.center_shift.copy_(torch.tensor([5.0, -7.0]))
-    assert measure_center_shift(network, [images]) == pytest.approx(shift, abs=1e-4)
+    assert measure_shifts(network, [images]).cells.tolist() == pytest.approx(shift, abs=1e-4)

@@ -30,16 +30,21 @@ def test_round_trip(saved):
     assert tensor_digest(loaded.state_dict()) == card.model_digest
 
 
-def test_a_file_of_before_there_were_floors(saved):
+LATER = ("floor", "prototype_shift")
+
+
+def test_a_file_of_before_there_were_floors_and_shifts_of_prototypes(saved):
     network, _, folder = saved
     state = network.state_dict()
     expected = network(torch.ones(1, 1, 64, 64))
-    network.state_dict = lambda: {k: v for k, v in state.items() if k != "floor"}
+    network.state_dict = lambda: {k: v for k, v in state.items() if k not in LATER}
     card = save_model(folder, network, CARD)
-    assert b"floor" not in (folder / "model.safetensors").read_bytes()
+    content = (folder / "model.safetensors").read_bytes()
+    assert not any(name.encode() in content for name in LATER)
     loaded, read = load_model(folder)
     assert read == card
     assert loaded.floor.tolist() == [-float("inf")] * 3
+    assert loaded.prototype_shift.tolist() == [[0, 0]] * 3
     torch.testing.assert_close(loaded(torch.ones(1, 1, 64, 64)), expected, rtol=0, atol=0)
 
 
