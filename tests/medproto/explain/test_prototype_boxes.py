@@ -11,7 +11,7 @@ from medproto.records import Placement
 
 @pytest.fixture
 def network():
-    """Cells of 8 pixels, the first in the middle of the first eight."""
+    """Eight by eight cells, 8 pixels apart."""
     torch.manual_seed(0)
     arguments = {"image_size": (64, 64), "prototypes_per_class": 2, "stage": 3}
     return ProtoPNet(2, 1, 2, **arguments).eval()
