@@ -90,6 +90,7 @@ def check_cohort(
         pixels, found = _check_mask(cohort, row, reference, files)
         inside.append(pixels)
         problems += found
+    problems += _check_axes(references)
     problems += find_empty_masks(cohort, inside)
     groups = _groups(cohort, references)
     problems += _check_parts(cohort, groups, references)
@@ -104,14 +105,36 @@ def _check_image(
 ) -> tuple[ImageReference | None, list[Problem]]:
     if not cohort.cell(row, "image"):
         return None, [Problem(row, "image", "the image must be named, the cell is empty.")]
+    lacking = [name for name in cohort.channels if not cohort.cell(row, name)]
+    if lacking:
+        return None, [Problem(row, "image", f"it must name an image in the column {lacking[0]!r}.")]
     reference = files.images[cohort.image_source(row)]
     if isinstance(reference, str):
         return None, [Problem(row, "image", reference)]
+    if len(reference.shape) == 3 and reference.affine is None:
+        reason = "a volume must say how it lies in the patient, and its file has no affine."
+        return reference, [Problem(row, "axes", reason)]
     known = cohort.cell(row, "pixel_digest")
     if known and known != reference.pixel_digest:
         reason = "the pixels are not those of the column 'pixel_digest'."
         return reference, [Problem(row, "image", reason)]
     return reference, []
+
+
+def _check_axes(references: Sequence[ImageReference | None]) -> Iterator[Problem]:
+    """Find volumes among planes, or planes among volumes: no network takes both."""
+    counts = Counter(len(reference.shape) for reference in references if reference is not None)
+    if len(counts) < 2:
+        return
+    (most, _), *_ = counts.most_common()
+    names = {2: "a plane", 3: "a volume"}
+    for row, reference in enumerate(references):
+        if reference is not None and len(reference.shape) != most:
+            reason = (
+                f"the image must be {names[most]}, as most of the cohort are, and is "
+                f"{names[len(reference.shape)]} of {list(reference.shape)}."
+            )
+            yield Problem(row, "axes", reason)
 
 
 def _check_mask(

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,21 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from medproto.data.channels import ImageChannels, ImageFrame
+from medproto.data.cohort_columns import (
+    SHOWN,
+    check_channels,
+    check_columns,
+    check_shown,
+    holds_paths,
+    parse_column,
+)
 from medproto.data.findings import BAD_CELL, bad_cells, read_targets
-from medproto.data.images import ImageFrame, read_image
-from medproto.data.table import check_twice, read_table, relative_path, texts_of, to_csv
+from medproto.data.images import read_image
+from medproto.data.table import read_table, relative_path, to_csv
 from medproto.errors import CohortError, ImageReadError
 
 __all__ = ["Cohort"]
-
-_PATHS = ("image", "mask")
-_MORE_PATHS = "image_path_"
-_WHOLE_NUMBERS = ("fold", "row")
-_OPTIONAL_NUMBERS = ("frame",)
-_SHOWN = (*_PATHS, "label", "box", "split")
-_NO_FINDINGS = ("image", "mask", "box", "split", "fold", "row")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +51,8 @@ class Cohort:
             ``patient_id`` if there is one.
         label_columns: columns of findings that may occur together: 1 present, 0 absent, -1 or
             empty uncertain. With them the column ``label`` has no part.
+        channels: columns ``image_path_…`` whose images are channels of each row's image, behind its
+            own, as the sequences of an MRI examination are.
 
     Raises:
         CohortError: if the table is empty, a column is missing or there twice, ``fold``, ``row`` or
@@ -60,13 +64,17 @@ class Cohort:
     root: Path
     group_column: str | None = None
     label_columns: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label_columns", tuple(self.label_columns))
-        _check_columns([str(name) for name in self.table.columns], self.label_columns)
+        object.__setattr__(self, "channels", tuple(self.channels))
+        check_columns([str(name) for name in self.table.columns], self.label_columns)
+        check_channels([str(name) for name in self.table.columns], self.channels)
         if not len(self.table):
             raise CohortError("a cohort must have at least one row, got a table with none.")
-        columns = {str(name): _column(str(name), self.table[name]) for name in self.table.columns}
+        names = map(str, self.table.columns)
+        columns = {name: parse_column(name, self.table[name]) for name in names}
         if self.group_column is None and "patient_id" in columns:
             object.__setattr__(self, "group_column", "patient_id")
         if self.group_column is not None and self.group_column not in columns:
@@ -74,25 +82,31 @@ class Cohort:
                 f"the grouping column {self.group_column!r} must be in the table, whose columns "
                 f"are {list(columns)}."
             )
-        _check_shown(columns, {*_SHOWN, self.group_column})
+        check_shown(columns, {*SHOWN, self.group_column})
         object.__setattr__(self, "table", pd.DataFrame(columns))
         object.__setattr__(self, "root", Path(self.root))
 
     @classmethod
     def read(
-        cls, path: Path, *, group: str | None = None, label_columns: Sequence[str] = ()
+        cls,
+        path: Path,
+        *,
+        group: str | None = None,
+        label_columns: Sequence[str] = (),
+        channels: Sequence[str] = (),
     ) -> Cohort:
         """Read a table from CSV (UTF-8, commas) or Parquet.
 
         Args:
             group: name of the grouping column; ``None`` takes ``patient_id`` if there is one.
             label_columns: names of the columns of findings, if there is no single label.
+            channels: names of the columns of further channels.
 
         Raises:
             CohortError: if the file cannot be read or is no cohort table.
         """
         path = Path(path)
-        return cls(read_table(path), path.parent, group, tuple(label_columns))
+        return cls(read_table(path), path.parent, group, tuple(label_columns), tuple(channels))
 
     def save(self, path: Path) -> None:
         """Write CSV, or Parquet for the suffix ``.parquet``; relative paths follow the new place.
@@ -102,7 +116,7 @@ class Cohort:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         table = self.table.copy()
-        for name in filter(_holds_paths, map(str, table.columns)):
+        for name in filter(holds_paths, map(str, table.columns)):
             table[name] = [relative_path(self.root, v, path.parent) for v in table[name]]
         partial = path.with_name(f".{path.name}.partial")
         if path.suffix == ".parquet":
@@ -129,14 +143,15 @@ class Cohort:
     @property
     def content_digest(self) -> str:
         """As :attr:`digest`, without the columns of paths: the same wherever the images lie."""
-        table = self.table.drop(columns=list(filter(_holds_paths, map(str, self.table.columns))))
+        table = self.table.drop(columns=list(filter(holds_paths, map(str, self.table.columns))))
         return f"sha256:{hashlib.sha256(to_csv(table).encode()).hexdigest()}"
 
     @property
     def check_command(self) -> str:
         """The command that names all problems of a table like this one."""
         findings = f" --label-columns {','.join(self.label_columns)}" if self.label_columns else ""
-        return f"medproto cohort check TABLE{findings}"
+        channels = f" --channels {','.join(self.channels)}" if self.channels else ""
+        return f"medproto cohort check TABLE{findings}{channels}"
 
     def select(self, classes: Iterable[str]) -> Cohort:
         """Return the rows with one of these labels; column ``row`` keeps their first row number.
@@ -156,9 +171,9 @@ class Cohort:
         if "row" not in table:
             table["row"] = range(len(table))
         if self.label_columns:
-            return Cohort(table, self.root, self.group_column, tuple(wanted))
+            return replace(self, table=table, label_columns=tuple(wanted))
         self._check_labels()
-        return Cohort(table[table["label"].isin(wanted)], self.root, self.group_column)
+        return replace(self, table=table[table["label"].isin(wanted)])
 
     def without(self, rows: Iterable[int]) -> Cohort:
         """Return the cohort without some zero-based rows; column ``row`` keeps their old numbers.
@@ -169,8 +184,7 @@ class Cohort:
         table = self.table.copy()
         if "row" not in table:
             table["row"] = range(len(table))
-        kept = table.drop(index=list(rows))
-        return Cohort(kept, self.root, self.group_column, self.label_columns)
+        return replace(self, table=table.drop(index=list(rows)))
 
     def _check_labels(self) -> None:
         """Refuse rows without a label: nobody said that they may be left out."""
@@ -206,11 +220,22 @@ class Cohort:
         # Of a hundred thousand rows each is asked for several times, which pandas is slow at.
         return {str(name): self.table[name].tolist() for name in self.table.columns}
 
-    def image_source(self, row: int) -> Path | ImageFrame:
-        """Return what `read_image` takes for a zero-based row: the path, and its frame if named."""
+    def image_source(self, row: int) -> Path | ImageFrame | ImageChannels:
+        """Return what `read_image` takes for a zero-based row: path, frame and channels if named.
+
+        Raises:
+            CohortError: if a channel is not named.
+        """
         path = self.image_path(row)
         frame = self.cell(row, "frame")
-        return ImageFrame(path, int(frame)) if frame else path
+        image = ImageFrame(path, int(frame)) if frame else path
+        if not self.channels:
+            return image
+        cells = [self.cell(row, name) for name in self.channels]
+        if not all(cells):
+            missing = self.channels[cells.index("")]
+            raise CohortError(f"row {row} must name an image in the column {missing!r}.")
+        return ImageChannels((image, *(self.root / cell for cell in cells)))
 
     def image_path(self, row: int) -> Path:
         """Return the path of the image of a zero-based row."""
@@ -247,79 +272,3 @@ class Cohort:
             raise CohortError(
                 f"row {row}: {cause} See every bad row with `{self.check_command}`."
             ) from None
-
-
-def _holds_paths(name: str) -> bool:
-    return name in _PATHS or name.startswith(_MORE_PATHS)
-
-
-def _check_columns(names: Sequence[str], findings: Sequence[str]) -> None:
-    check_twice(names)
-    if findings:
-        _check_findings(names, findings)
-        return
-    missing = [name for name in ("image", "label") if name not in names]
-    if missing:
-        raise CohortError(
-            f"a cohort table must have the columns 'image' and 'label'; {missing} missing in "
-            f"{list(names)}. If it has a 0/1 column for each finding, name these instead: "
-            "--label-columns a,b, or data.label_columns of a training."
-        )
-
-
-def _check_findings(names: Sequence[str], findings: Sequence[str]) -> None:
-    missing = [name for name in ("image", *findings) if name not in names]
-    if missing:
-        raise CohortError(
-            f"a cohort table must have the column 'image' and each of the label columns "
-            f"{list(findings)}; {missing} missing in {list(names)}."
-        )
-    wrong = [name for name in findings if name in _NO_FINDINGS or findings.count(name) > 1]
-    if wrong:
-        raise CohortError(
-            f"label columns must be findings, each named once, got {sorted(set(wrong))}; "
-            f"{list(_NO_FINDINGS)} have another meaning."
-        )
-
-
-def _check_shown(columns: Mapping[str, Sequence[Any]], shown: set[str | None]) -> None:
-    """Check the names of all columns, and the cells of those that are ever printed."""
-    wrong = [name for name in columns if not name.isprintable()]
-    if wrong:
-        raise CohortError(f"column names must be printable text in one line, got {wrong[0]!r}.")
-    for name in [name for name in columns if name in shown]:
-        for row, text in enumerate(columns[name]):
-            if not str(text).isprintable():
-                raise CohortError(
-                    f"row {row}: column {name!r} must hold printable text in one line; it has a "
-                    "line break or a control character."
-                )
-
-
-def _column(name: str, values: Iterable[Any]) -> list[Any]:
-    """Return a column as text without surrounding spaces, or as whole numbers if it must be."""
-    texts = texts_of(values)
-    if name in _OPTIONAL_NUMBERS:
-        return [_optional(name, text) for text in texts]
-    if name not in _WHOLE_NUMBERS:
-        return texts
-    try:
-        return [_whole(text) for text in texts]
-    except (ValueError, OverflowError):
-        raise CohortError(f"column {name!r} must hold whole numbers from 0 in every row.") from None
-
-
-def _optional(name: str, text: str) -> str:
-    try:
-        return text and str(_whole(text))
-    except (ValueError, OverflowError):
-        raise CohortError(
-            f"column {name!r} must hold whole numbers from 0, or nothing, got {text!r}."
-        ) from None
-
-
-def _whole(text: str) -> int:
-    number = float(text)
-    if number != int(number) or not 0 <= number < 2**53:
-        raise ValueError(text)
-    return int(number)

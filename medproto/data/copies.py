@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from medproto.data.cohort_columns import MORE_PATHS
 from medproto.data.nameless_files import copy_nameless
 from medproto.data.pseudonymous_copy import copy_pseudonymously
 from medproto.data.pseudonyms import Pseudonymizer
@@ -58,7 +59,7 @@ def copy_images(
     target: Path,
     pseudonyms: Pseudonymizer,
 ) -> Copied:
-    """Copy the images and masks of a table.
+    """Copy the images of a table, their masks and their further channels.
 
     A file that cannot be read is not copied; the table names the place where it would lie, so that
     the check of the cohort finds it.
@@ -76,7 +77,8 @@ def copy_images(
             then.
     """
     for stem, names in zip(stems, files, strict=True):
-        if (len(names) > 1 and (target / stem).exists()) or (target / f"{stem}-mask").is_dir():
+        beside = [target / f"{stem}-{suffix}" for _, suffix in _further(table)]
+        if (len(names) > 1 and (target / stem).exists()) or any(map(Path.is_dir, beside)):
             raise CohortError(
                 "the folder of the copies must not hold a series of this cohort yet, since old "
                 "slices would mix with new ones, and it does; remove it or write to another place."
@@ -93,12 +95,23 @@ def copy_images(
             ending = _ending(source / names[0])
             failed += _copy(source / names[0], target / f"{name}{ending}", pseudonyms)
             table.loc[row, "image"] = f"{name}{ending}"
-        mask = str(table["mask"][row]) if "mask" in table else ""
-        if mask:
-            copied, bad = _copy_mask(source, mask, target, name, pseudonyms)
-            table.loc[row, "mask"] = copied
-            failed += bad
+        for column, suffix in _further(table):
+            cell = str(table[column][row])
+            if cell:
+                copied, bad = _copy_beside(source, cell, target, f"{name}-{suffix}", pseudonyms)
+                table.loc[row, column] = copied
+                failed += bad
     return Copied(table, failed)
+
+
+def _further(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return the other columns of paths, and what marks their copies: masks and further channels.
+
+    A number, and not the name of a column: a name may hold anything.
+    """
+    more = [str(name) for name in table.columns if str(name).startswith(MORE_PATHS)]
+    masks = [("mask", "mask")] if "mask" in table else []
+    return masks + [(name, f"channel-{number}") for number, name in enumerate(more, start=1)]
 
 
 def without_repeats(files: Sequence[str], names: Sequence[str], source: Path) -> list[str]:
@@ -117,22 +130,22 @@ def without_repeats(files: Sequence[str], names: Sequence[str], source: Path) ->
     return kept
 
 
-def _copy_mask(
-    source: Path, mask: str, target: Path, name: str, pseudonyms: Pseudonymizer
+def _copy_beside(
+    source: Path, original: str, target: Path, name: str, pseudonyms: Pseudonymizer
 ) -> tuple[str, int]:
-    """Copy a mask beside its image; return the path of the copy and the files that failed.
+    """Copy what goes with an image; return the path of the copy and the files that failed.
 
-    Of a mask that is not there the table names the place of the copy, for the check to find: the
-    path of the original may identify.
+    Of what is not there the table names the place of the copy, for the check to find: the path of
+    the original may identify.
     """
-    path = source / mask
+    path = source / original
     if path.is_dir():
         slices = [file for file in sorted(path.iterdir()) if file.is_file()]
         slices = [file for file in slices if file_kind(file) == "DICOM"]
-        return f"{name}-mask", _copy_slices(slices, target / f"{name}-mask", pseudonyms)
+        return name, _copy_slices(slices, target / name, pseudonyms)
     if not path.is_file():
-        return f"{name}-mask", 1
-    copied = f"{name}-mask{_ending(path)}"
+        return name, 1
+    copied = f"{name}{_ending(path)}"
     return copied, _copy(path, target / copied, pseudonyms)
 
 

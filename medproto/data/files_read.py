@@ -6,15 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from medproto.data.channels import ImageChannels, ImageFrame
 from medproto.data.cohort import Cohort
-from medproto.data.images import ImageFrame
 from medproto.data.isolated import IsolatedReader, readers
 from medproto.errors import ImageReadError
 from medproto.records import ImageReference
 
 __all__ = ["FilesRead", "read_files"]
 
-Source = Path | ImageFrame
+Source = Path | ImageFrame | ImageChannels
 
 
 class FilesRead(NamedTuple):
@@ -39,7 +39,8 @@ def read_files(
         progress: called with ``(files done, files)`` after each file.
     """
     rows = range(len(cohort))
-    named = cohort.table["image"].tolist()
+    columns = [cohort.table[name].tolist() for name in ("image", *cohort.channels)]
+    named = [all(cells) for cells in zip(*columns, strict=True)]
     images = list(dict.fromkeys(cohort.image_source(row) for row in rows if named[row]))
     masks = list(dict.fromkeys(path for path in map(cohort.mask_path, rows) if path is not None))
     count, done = len(images) + len(masks), FilesRead({}, {})

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medproto.data.channels import ImageChannels, ImageFrame, LoadedImage, join_images
 from medproto.data.dicom import read_dicom, read_dicom_stored
 from medproto.data.gray import read_policy
 from medproto.data.nifti import read_nifti, read_nifti_stored
@@ -16,33 +16,12 @@ from medproto.data.plain import read_plain, read_plain_stored
 from medproto.data.series import is_stack, read_series, read_series_stored
 from medproto.data.signature import file_kind
 from medproto.errors import ImageReadError
-from medproto.records import ImageReference
 
-__all__ = ["ImageFrame", "ImageSource", "LoadedImage", "read_image", "read_mask"]
-
-
-@dataclass(frozen=True, slots=True)
-class ImageFrame:
-    """One zero-based frame of a file of several, or one volume of a NIfTI file of several."""
-
-    path: Path
-    frame: int
+__all__ = ["ImageSource", "read_image", "read_mask"]
 
 
-ImageSource = str | Path | ImageFrame
-"""A file or folder with a single image, or a frame of one with several."""
-
-
-class LoadedImage(NamedTuple):
-    """A decoded image.
-
-    Args:
-        pixels: ``[*S]`` in [0, 1], larger is brighter; ``(rows, columns)``, or three axes.
-        reference: what is known of the file, without any identity.
-    """
-
-    pixels: NDArray[np.float32]
-    reference: ImageReference
+ImageSource = str | Path | ImageFrame | ImageChannels
+"""A file or folder with a single image, a frame of one with several, or several as channels."""
 
 
 def read_image(source: ImageSource, *, voi: str = "voi") -> LoadedImage:
@@ -52,7 +31,8 @@ def read_image(source: ImageSource, *, voi: str = "voi") -> LoadedImage:
     lie, are volumes; the axes are those of the file, and of a series ``(rows, columns, slices)``.
 
     Args:
-        source: an `ImageFrame` where a file has several that are no volume.
+        source: an `ImageFrame` where a file has several that are no volume; `ImageChannels` of
+            images that are read together.
         voi: ``"voi"`` takes the VOI LUT or window of a file, and the full range of DICOM images
             without one; ``"full-range"`` takes what ``BitsStored`` allows; ``"percentile"`` the
             values' own 0.5th to 99.5th percentile; ``"window:CENTER,WIDTH"`` that window, in
@@ -66,6 +46,8 @@ def read_image(source: ImageSource, *, voi: str = "voi") -> LoadedImage:
         ValueError: if ``voi`` is unknown.
     """
     policy = read_policy(voi)
+    if isinstance(source, ImageChannels):
+        return join_images([read_image(part, voi=voi) for part in source.sources])
     path, frame = _parts(source)
     pixels: NDArray[Any]
     if path.is_dir():
@@ -86,7 +68,7 @@ def read_image(source: ImageSource, *, voi: str = "voi") -> LoadedImage:
     return LoadedImage(pixels.astype(np.float32, copy=False), reference)
 
 
-def read_mask(source: ImageSource) -> NDArray[np.bool_]:
+def read_mask(source: str | Path | ImageFrame) -> NDArray[np.bool_]:
     """Read a mask ``[*S]``, stored as an image or a volume: every value but zero is inside.
 
     Raises:
@@ -108,7 +90,7 @@ def read_mask(source: ImageSource) -> NDArray[np.bool_]:
     return np.asarray(inside.any(axis=2)) if inside.ndim == 3 else inside
 
 
-def _parts(source: ImageSource) -> tuple[Path, int | None]:
+def _parts(source: str | Path | ImageFrame) -> tuple[Path, int | None]:
     if isinstance(source, ImageFrame):
         return Path(source.path), source.frame
     return Path(source), None

@@ -23,7 +23,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from medproto.data.images import ImageFrame, ImageSource, LoadedImage
+from medproto.data.channels import (
+    ImageChannels,
+    ImageFrame,
+    LoadedImage,
+    join_images,
+    join_references,
+)
+from medproto.data.images import ImageSource
 from medproto.errors import ImageReadError
 from medproto.records import ImageReference
 
@@ -64,6 +71,8 @@ class IsolatedReader:
         Raises:
             ImageReadError: likewise, and if the process died of the file or took too long.
         """
+        if isinstance(source, ImageChannels):
+            return join_images([self.image(part, voi=voi) for part in source.sources])
         answer, pixels = self._ask("image", source, voi)
         reference = _reference(answer["reference"])
         return LoadedImage(np.frombuffer(pixels, np.float32).reshape(reference.shape), reference)
@@ -74,9 +83,11 @@ class IsolatedReader:
         Raises:
             ImageReadError: as :meth:`image`.
         """
+        if isinstance(source, ImageChannels):
+            return join_references([self.reference(part, voi=voi) for part in source.sources])
         return _reference(self._ask("reference", source, voi)[0]["reference"])
 
-    def mask(self, source: ImageSource) -> tuple[tuple[int, ...], int]:
+    def mask(self, source: Path | ImageFrame) -> tuple[tuple[int, ...], int]:
         """Read a mask as `medproto.data.read_mask` does; return its shape and pixels inside.
 
         Raises:
@@ -92,7 +103,9 @@ class IsolatedReader:
             _kill(process)
             process.communicate()
 
-    def _ask(self, kind: str, source: ImageSource, voi: str) -> tuple[dict[str, Any], bytes]:
+    def _ask(
+        self, kind: str, source: str | Path | ImageFrame, voi: str
+    ) -> tuple[dict[str, Any], bytes]:
         frame = source.frame if isinstance(source, ImageFrame) else None
         path = Path(source.path if isinstance(source, ImageFrame) else source).absolute()
         request = {"kind": kind, "path": str(path), "frame": frame, "voi": voi}

@@ -10,6 +10,7 @@ import pandas as pd
 
 from medproto.data.builders import LABELS_FILE, NO_TABLE, BuiltCohort
 from medproto.data.cohort import Cohort
+from medproto.data.cohort_columns import holds_paths
 from medproto.data.copies import Copied, copy_images
 from medproto.data.label_join import join_labels
 from medproto.data.pseudonyms import Pseudonymizer
@@ -48,9 +49,9 @@ def from_nifti(
     Args:
         labels: table with ``label`` (or ``label_columns``) and one of ``image`` (path relative to
             ``source``), ``subject`` or ``patient_id`` (top folder of the path, or the name, without
-            its ending, of a file that lies in none). Files in its column ``mask``, paths relative
-            to ``source``, are masks and no images. ``None`` takes ``labels.csv`` in the folder, and
-            without that leaves the label empty.
+            its ending, of a file that lies in none). Files in its columns ``mask`` and
+            ``image_path_…``, paths relative to ``source``, are no images of their own. ``None``
+            takes ``labels.csv`` in the folder, and without that leaves the label empty.
         key: secret of the pseudonyms, see `Pseudonymizer`.
         copy_to: folder for copies named by pseudonyms; what is inside the files is unchanged.
         label_columns: columns of the table of labels that hold a finding each, see `Cohort`; in
@@ -143,24 +144,24 @@ def _joined(paths: list[str], labels: pd.DataFrame | None, findings: tuple[str, 
         return _Joined(
             paths, pd.DataFrame(index=everything), patients, None, everything, [note, *more]
         )
-    masks = {PurePosixPath(name).as_posix() for name in labels.get("mask", []) if name}
-    paths = [path for path in paths if path not in masks]
+    beside = [name for name in map(str, labels.columns) if holds_paths(name) and name != "image"]
+    named = {PurePosixPath(cell).as_posix() for name in beside for cell in labels[name] if cell}
+    paths = [path for path in paths if path not in named]
     if not paths:
         raise CohortError(
-            "the source must hold NIfTI files that are no masks, and each one is in the column "
-            "'mask' of the labels."
+            "the source must hold NIfTI files that are neither masks nor further channels; all of "
+            f"them are in the columns of the labels that name these ({', '.join(beside)})."
         )
     subjects: list[str | None] = [_subject(path) for path in paths]
     keys = {"image": list[str | None](paths), "subject": subjects, "patient_id": subjects}
     joined = join_labels(keys, labels, findings)
     notes = list(joined.notes)
-    named = _of_rows(labels, _PATIENTS, joined.matches)
-    if named is None:
-        named, more = _top_folders(paths)
-        notes += more
+    known = _of_rows(labels, _PATIENTS, joined.matches)
+    patients, more = _top_folders(paths) if known is None else (known, [])
+    notes += more
     sessions = _of_rows(labels, _SESSIONS, joined.matches)
     columns = joined.columns.drop(columns=list(_SESSIONS), errors="ignore")
-    return _Joined(paths, columns, named, sessions, joined.rows, notes)
+    return _Joined(paths, columns, patients, sessions, joined.rows, notes)
 
 
 def _rows(joined: _Joined, pseudonyms: Pseudonymizer, *, labeled: bool) -> list[dict[str, str]]:

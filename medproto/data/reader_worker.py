@@ -17,7 +17,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from medproto.data.images import ImageFrame, read_image, read_mask
+from medproto.data.channels import ImageFrame
+from medproto.data.images import read_image, read_mask
 from medproto.errors import ImageReadError
 
 __all__ = ["MAX_MEMORY", "serve"]

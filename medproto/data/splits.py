@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -65,7 +66,7 @@ def split_cohort(
         table["fold"] = _fold_numbers(strata, cases, groups, folds, seed)
     else:
         table["split"] = _split_names(strata, cases, groups, seed, val_fraction, test_fraction)
-    return Cohort(table, cohort.root, cohort.group_column, cohort.label_columns)
+    return replace(cohort, table=table)
 
 
 def _labels(cohort: Cohort) -> tuple[Names, Cases]:
@@ -221,9 +222,7 @@ def split_of_fold(cohort: Cohort, fold: int, *, seed: int, val_fraction: float =
         names[rest[_take(strata[rest], groups[rest], val_fraction, attempt)]] = "val"
         if _has_enough(names, cases):
             table = cohort.table.drop(columns=["split", "fold"], errors="ignore")
-            return Cohort(
-                table.assign(split=names), cohort.root, cohort.group_column, cohort.label_columns
-            )
+            return replace(cohort, table=table.assign(split=names))
     raise CohortError(
         f"with fold {fold} for the test, no split of the rest gives {_every(cases)} "
         f"{_LEAST_IN_WORDS}; ask for fewer folds."

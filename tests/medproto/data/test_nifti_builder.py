@@ -123,6 +123,23 @@ def test_findings_and_copies(volumes, tmp_path, write_csv):
     assert again.image_path(2).is_file()
 
 
+def test_further_channels_are_no_rows_and_are_copied_with_their_image(volumes, tmp_path, write_csv):
+    rows = [{"image": "doe/a.nii.gz", "label": "ill", "image_path_t2": "doe/b.nii"}]
+    rows.append({"image": "roe/deep/volume", "label": "well", "image_path_t2": "roe/gone.nii"})
+    write_csv(volumes / "labels.csv", rows)
+    plain = from_nifti(volumes, key=KEY).cohort.table
+    assert "doe/b.nii" not in plain["image"].tolist()
+    built = from_nifti(volumes, key=KEY, copy_to=tmp_path / "copies")
+    table = built.cohort.table
+    stem = f"{pseudonym('P', 'doe')}/{pseudonym('I', 'doe/a.nii.gz')}"
+    assert table["image_path_t2"][0] == f"{stem}-channel-1.nii"
+    before = read_image(volumes / "doe/b.nii", voi="percentile")
+    after = read_image(tmp_path / "copies" / table["image_path_t2"][0], voi="percentile")
+    np.testing.assert_array_equal(after.pixels, before.pixels)
+    assert not any(name in table.to_csv() for name in ["doe", "roe", "gone"])
+    assert "1 files are missing or cannot be read and were not copied" in notes_of(built)
+
+
 def test_what_makes_no_cohort(volumes, tmp_path, write_csv):
     (tmp_path / "empty").mkdir()
     with pytest.raises(CohortError, match="must hold NIfTI files, none"):
@@ -137,7 +154,7 @@ def test_what_makes_no_cohort(volumes, tmp_path, write_csv):
         from_nifti(volumes, labels=labels, key=KEY)
     paths = ["top.nii", "doe/a.nii.gz", "doe/b.nii", "doe/mark.nii.gz", "roe/deep/volume"]
     rows = [{"subject": "doe", "label": "x", "mask": path} for path in paths]
-    with pytest.raises(CohortError, match="each one is in the column 'mask'"):
+    with pytest.raises(CohortError, match=r"in the columns of the labels that name these \(mask\)"):
         from_nifti(volumes, labels=write_csv(tmp_path / "l.csv", rows), key=KEY)
 
 
