@@ -13,12 +13,14 @@ from medproto.transforms.body import BlackenOutside, CropBody, crop_to
 from medproto.transforms.dictionary import (
     BlackenOutsided,
     CropBodyd,
+    CropLungsd,
     FitImaged,
     LoadRadiographd,
     OrientVolumed,
     preprocessing,
 )
-from medproto.transforms.orient import OrientVolume
+from medproto.transforms.lungs import CropLungs
+from medproto.transforms.orient import OrientVolume, axes_toward
 
 __all__ = [
     "Augmentation",
@@ -26,6 +28,8 @@ __all__ = [
     "BlackenOutsided",
     "CropBody",
     "CropBodyd",
+    "CropLungs",
+    "CropLungsd",
     "FitImage",
     "FitImaged",
     "LoadRadiograph",
@@ -37,6 +41,7 @@ __all__ = [
     "apply_augmentations",
     "apply_augmentations_to_masks",
     "augmentation",
+    "axes_toward",
     "crop_to",
     "preprocessing",
 ]

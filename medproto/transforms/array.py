@@ -7,6 +7,7 @@ pixel, see :mod:`medproto.records`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,16 +24,20 @@ from medproto.records import ImageReference, Placement
 
 __all__ = ["MODES", "FitImage", "LoadRadiograph", "step_affine"]
 
-MODES = ("letterbox", "stretch")
+MODES = ("letterbox", "stretch", "spacing")
+
+MOST = 2**28
+"""Pixels of a resampled image, the limit of `medproto.data.stored` for a volume."""
 
 
 class LoadRadiograph(Transform):
-    """Read an image file into a MetaTensor ``[1, *S]`` of float32 in [0, 1].
+    """Read an image file into a MetaTensor ``[C, *S]`` of float32 in [0, 1].
 
     Unlike MONAI's reader it keeps the file's row and column order, applies the VOI policy and
     inverts MONOCHROME1 once. ``meta["reference"]`` is an `ImageReference`; nothing else of the
     header, and not the path, goes into ``meta``. The affine of a volume is MONAI's, to the right,
-    the front and the head, where the file has one.
+    the front and the head, where the file has one. There is one channel, or one for each of
+    `medproto.data.ImageChannels`.
 
     Args:
         voi: gray policy, see `medproto.data.read_image`.
@@ -54,7 +59,7 @@ class LoadRadiograph(Transform):
             ImageReadError: if it cannot be read.
         """
         image = self.read(source, voi=self.voi)
-        pixels = torch.tensor(image.pixels)[None]  # [1, *S]
+        pixels = torch.tensor(image.channels)
         affine = _world_affine(image.reference) if pixels.ndim == 4 else None
         return MetaTensor(pixels, affine=affine, meta={"reference": image.reference})
 
@@ -69,7 +74,9 @@ class FitImage(Transform):
     Args:
         spatial_size: two or three sides, each at least 1.
         mode: ``"letterbox"`` keeps the aspect ratio, in millimetres where the file has a spacing,
-            and pads with 0 on both sides; ``"stretch"`` fills the size.
+            and pads with 0 on both sides; ``"stretch"`` fills the size; ``"spacing"`` resamples to
+            ``spacing_mm`` and takes the middle: what is larger is cut off, what is smaller padded.
+        spacing_mm: distance of the result's pixels along all axes, for ``"spacing"`` alone.
 
     Raises:
         ValueError: if an argument is outside the range given above.
@@ -80,7 +87,13 @@ class FitImage(Transform):
         (torch.Size([1, 64, 64]), (0.0, 16.0))
     """
 
-    def __init__(self, spatial_size: Sequence[int], mode: str = "letterbox") -> None:
+    def __init__(
+        self,
+        spatial_size: Sequence[int],
+        mode: str = "letterbox",
+        *,
+        spacing_mm: float | None = None,
+    ) -> None:
         self.spatial_size = tuple(int(side) for side in spatial_size)
         if len(self.spatial_size) not in (2, 3) or min(self.spatial_size) < 1:
             raise ValueError(
@@ -88,14 +101,22 @@ class FitImage(Transform):
             )
         if mode not in MODES:
             raise ValueError(f"mode must be one of {list(MODES)}, got {mode!r}.")
+        fits = spacing_mm is None if mode != "spacing" else 0 < (spacing_mm or 0) < math.inf
+        if not fits:
+            raise ValueError(
+                f"spacing_mm must be above 0 with mode 'spacing', and left out with others, got "
+                f"{spacing_mm} with {mode!r}."
+            )
         self.mode = mode
+        self.spacing_mm = spacing_mm
 
     def __call__(self, image: Tensor) -> MetaTensor:
         """Fit one image, float or integer; the result is float32 and a new tensor.
 
         Raises:
             ImageReadError: if the number of axes is not that of ``spatial_size`` and one for
-                channels, as of a volume for a network of planes; it is a ``ValueError``, too.
+                channels, as of a volume for a network of planes; it is a ``ValueError``, too. With
+                ``"spacing"`` also if the file has no spacing.
         """
         if image.ndim != len(self.spatial_size) + 1:
             raise ImageReadError(
@@ -107,10 +128,9 @@ class FitImage(Transform):
         before = _meta(image).get("placement") or Placement.identity(shape)
         placement = self.placement(shape, _spacing(_meta(image).get("reference"), before))
         inner = [round(n * s) for n, s in zip(shape, placement.scale, strict=True)]
-        starts = [int(offset) for offset in placement.offset]
         canvas = plain.new_zeros((plain.shape[0], *self.spatial_size), dtype=torch.float32)
-        window = tuple(slice(a, a + n) for a, n in zip(starts, inner, strict=True))
-        canvas[(slice(None), *window)] = _resize(plain.float(), inner)
+        onto, part = _windows(placement.offset, inner, self.spatial_size)
+        canvas[(slice(None), *onto)] = _resize(plain.float(), inner)[(slice(None), *part)]
         meta = {key: value for key, value in _meta(image).items() if key != "affine"}
         affine = step_affine(placement)
         if isinstance(image, MetaTensor) and image.affine.shape == affine.shape:
@@ -124,7 +144,11 @@ class FitImage(Transform):
         """Return where an image of this shape comes to lie, without touching pixels.
 
         Args:
-            spacing: of its pixels along each axis, in any unit; ``None`` for square ones.
+            spacing: of its pixels along each axis, in any unit; ``None`` for square ones. In
+                millimetres for the mode ``"spacing"``, which needs it.
+
+        Raises:
+            ImageReadError: if it is not there and needed.
         """
         stored = tuple(int(side) for side in stored_shape)
         size = self.spatial_size
@@ -134,12 +158,37 @@ class FitImage(Transform):
             lengths = [n * s / unit for n, s in zip(stored, spacing or [1.0] * len(stored))]
             factor = min(t / s for t, s in zip(size, lengths, strict=True))
             inner = [min(max(round(s * factor), 1), t) for t, s in zip(size, lengths, strict=True)]
+        elif self.spacing_mm is not None:
+            if spacing is None:
+                raise ImageReadError(
+                    f"an image resampled to {self.spacing_mm:g} mm must say how far its pixels lie "
+                    "apart, and its file does not; take the mode letterbox."
+                )
+            pairs = zip(stored, spacing, strict=True)
+            inner = [max(round(n * s / self.spacing_mm), 1) for n, s in pairs]
+            if math.prod(inner) > MOST:
+                raise ImageReadError(
+                    f"an image of {stored} pixels has {inner} at {self.spacing_mm:g} mm, more than "
+                    f"{MOST}; take a larger spacing."
+                )
         return Placement(
             stored_shape=stored,
             network_shape=size,
             scale=tuple(n / s for n, s in zip(inner, stored, strict=True)),
             offset=tuple(float((t - n) // 2) for t, n in zip(size, inner, strict=True)),
         )
+
+
+def _windows(
+    offset: Sequence[float], inner: Sequence[int], size: Sequence[int]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Return where the image goes, and the part of it that does, along each axis."""
+    onto, part = [], []
+    for start, length, side in zip(map(int, offset), inner, size, strict=True):
+        first, last = max(start, 0), min(start + length, side)
+        onto.append(slice(first, last))
+        part.append(slice(first - start, last - start))
+    return tuple(onto), tuple(part)
 
 
 def _resize(image: Tensor, size: Sequence[int]) -> Tensor:

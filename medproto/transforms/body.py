@@ -22,7 +22,7 @@ from torch import Tensor
 from medproto.records import PixelBox, Placement
 from medproto.transforms.array import step_affine
 
-__all__ = ["BlackenOutside", "CropBody", "body_mask", "crop_to"]
+__all__ = ["BlackenOutside", "CropBody", "body_mask", "crop_to", "opened", "shrunk"]
 
 BLACK = 0.05
 """Gray values up to this one count as black, of 1."""
@@ -40,8 +40,7 @@ def body_mask(image: NDArray[np.floating]) -> NDArray[np.bool_] | None:
     Args:
         image: ``[*S]`` in [0, 1].
     """
-    width = max(1, max(image.shape) // 100)
-    bright = ndimage.binary_opening(image > BLACK, iterations=width)
+    bright = opened(image > BLACK, max(1, max(image.shape) // 100))
     regions, count = ndimage.label(bright)
     if not count:
         return None
@@ -50,6 +49,25 @@ def body_mask(image: NDArray[np.floating]) -> NDArray[np.bool_] | None:
     if sizes.max() < LEAST * image.size:
         return None
     return np.asarray(ndimage.binary_fill_holes(regions == sizes.argmax()))
+
+
+def opened(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+    """Cut what is thinner than twice ``width`` pixels."""
+    structure = _neighbors(mask.shape, width)
+    return np.asarray(ndimage.binary_opening(mask, structure, iterations=width))
+
+
+def shrunk(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+    """Take a rim of ``width`` pixels away."""
+    structure = _neighbors(mask.shape, width)
+    return np.asarray(ndimage.binary_erosion(mask, structure, iterations=width))
+
+
+def _neighbors(shape: tuple[int, ...], width: int) -> NDArray[np.bool_]:
+    """Neighbours by a side along the axes that are long enough: a few slices are all rim."""
+    thick = [side > 4 * width for side in shape]
+    plain = ndimage.generate_binary_structure(sum(thick), 1)
+    return np.asarray(plain.reshape([3 if long else 1 for long in thick]))
 
 
 class CropBody(Transform):
@@ -61,6 +79,8 @@ class CropBody(Transform):
     Raises:
         ValueError: if ``margin`` is outside [0, 1].
     """
+
+    find = staticmethod(body_mask)
 
     def __init__(self, margin: float = 0.02) -> None:
         if not 0 <= margin <= 1:
@@ -75,7 +95,7 @@ class CropBody(Transform):
         """Return the part to keep, the whole image where no such region is found."""
         shape = tuple(image.shape[1:])
         pixels = image.as_tensor() if isinstance(image, MetaTensor) else image
-        mask = body_mask(pixels.amax(dim=0).numpy())
+        mask = self.find(pixels.amax(dim=0).numpy())
         if mask is None:
             return PixelBox((0,) * len(shape), shape)
         start, stop = [], []

@@ -11,19 +11,21 @@ from monai.transforms import Compose, MapTransform
 from medproto.data import LoadedImage, read_image
 from medproto.transforms.array import FitImage, LoadRadiograph
 from medproto.transforms.body import BlackenOutside, CropBody
+from medproto.transforms.lungs import CropLungs
 from medproto.transforms.orient import OrientVolume
 
 __all__ = [
     "CROPS",
     "BlackenOutsided",
     "CropBodyd",
+    "CropLungsd",
     "FitImaged",
     "LoadRadiographd",
     "OrientVolumed",
     "preprocessing",
 ]
 
-CROPS = ("none", "body")
+CROPS = ("none", "body", "lungs")
 
 
 class _Eachd(MapTransform):
@@ -64,7 +66,7 @@ class FitImaged(_Eachd):
 
     Args:
         keys: of the images.
-        spatial_size, mode: as in `FitImage`.
+        spatial_size, mode, spacing_mm: as in `FitImage`.
     """
 
     def __init__(
@@ -73,9 +75,11 @@ class FitImaged(_Eachd):
         spatial_size: Sequence[int],
         mode: str = "letterbox",
         allow_missing_keys: bool = False,
+        *,
+        spacing_mm: float | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.transform = FitImage(spatial_size, mode)
+        self.transform = FitImage(spatial_size, mode, spacing_mm=spacing_mm)
 
 
 class OrientVolumed(_Eachd):
@@ -108,6 +112,21 @@ class CropBodyd(_Eachd):
         self.transform = CropBody(margin)
 
 
+class CropLungsd(_Eachd):
+    """Dictionary form of `CropLungs`.
+
+    Args:
+        keys: of the images.
+        margin: as in `CropLungs`.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, margin: float = 0.08, allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.transform = CropLungs(margin)
+
+
 class BlackenOutsided(_Eachd):
     """Dictionary form of `BlackenOutside`.
 
@@ -125,6 +144,7 @@ def preprocessing(
     *,
     voi: str = "voi",
     mode: str = "letterbox",
+    spacing_mm: float | None = None,
     crop: str = "none",
     blacken_outside: bool = False,
     key: str = "image",
@@ -138,8 +158,9 @@ def preprocessing(
 
     Args:
         voi, read: as in `LoadRadiograph`.
-        mode: as in `FitImage`.
-        crop: ``"body"`` crops to the part that shows the patient, see `CropBody`.
+        mode, spacing_mm: as in `FitImage`.
+        crop: ``"body"`` crops to the part that shows the patient, see `CropBody`; ``"lungs"`` to
+            the lungs of a chest image, see `CropLungs`.
         blacken_outside: make everything else black, see `BlackenOutside`.
 
     Raises:
@@ -150,8 +171,8 @@ def preprocessing(
     steps: list[MapTransform] = [LoadRadiographd(key, voi, read=read)]
     if len(spatial_size) == 3:
         steps.append(OrientVolumed(key))
-    if crop == "body":
-        steps.append(CropBodyd(key))
+    if crop != "none":
+        steps.append({"body": CropBodyd, "lungs": CropLungsd}[crop](key))
     if blacken_outside:
         steps.append(BlackenOutsided(key))
-    return Compose([*steps, FitImaged(key, spatial_size, mode)])
+    return Compose([*steps, FitImaged(key, spatial_size, mode, spacing_mm=spacing_mm)])

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Transform
+from numpy.typing import ArrayLike
 
 from medproto.errors import ImageReadError
 from medproto.records import ImageReference, Placement
 from medproto.transforms.array import step_affine
 
-__all__ = ["OrientVolume", "check_code"]
+__all__ = ["OrientVolume", "axes_toward", "check_code"]
 
 _OPPOSITE = {"L": "R", "R": "L", "P": "A", "A": "P", "S": "I", "I": "S"}
 
@@ -71,7 +72,7 @@ class OrientVolume(Transform):
             )
         placement = image.meta.get("placement") or Placement.identity(reference.shape)
         directions = np.array(reference.affine)[:, [*placement.order]] * np.sign(placement.scale)
-        axes, reverse = _way(directions, self.code)
+        axes, reverse = axes_toward(directions, self.code)
         step = Placement.identity(image.shape[1:]).turned(axes, reverse)
         pixels = image.as_tensor().permute(0, *(1 + axis for axis in axes))
         pixels = torch.flip(pixels, [1 + k for k, turned in enumerate(reverse) if turned])
@@ -83,15 +84,17 @@ class OrientVolume(Transform):
         )
 
 
-def _way(directions: np.ndarray, code: str) -> tuple[list[int], list[bool]]:
-    """Return which axis each new one was, and whether it is turned round.
+def axes_toward(affine: ArrayLike, code: str) -> tuple[list[int], list[bool]]:
+    """Return which axis of a volume each axis of a code is, and whether it is turned round.
 
     Args:
-        directions: ``[3, 3]``, the way of each axis in DICOM's patient axes, a column an axis.
+        affine: ``[3, 3]`` or ``[3, 4]``, the way of each axis in DICOM's patient axes, a column an
+            axis.
     """
-    affine = np.eye(4)
-    affine[:3, :3] = np.diag([-1, -1, 1]) @ directions  # nibabel's axes: right, front, head
-    found = nibabel.orientations.io_orientation(affine)
+    directions = np.asarray(affine, dtype=np.float64)[:, :3]
+    world = np.eye(4)
+    world[:3, :3] = np.diag([-1, -1, 1]) @ directions  # nibabel's axes: right, front, head
+    found = nibabel.orientations.io_orientation(world)
     wanted = nibabel.orientations.axcodes2ornt(tuple(code))
     change = nibabel.orientations.ornt_transform(found, wanted)
     axes = [int(np.flatnonzero(change[:, 0] == k)[0]) for k in range(3)]

@@ -11,6 +11,7 @@ from PIL import Image
 
 from medproto.data import read_image
 from medproto.errors import ImageReadError
+from medproto.records import ImageReference
 from medproto.transforms import FitImage, LoadRadiograph
 
 torch.set_num_threads(1)
@@ -62,6 +63,72 @@ def test_a_bright_cube_maps_back_to_its_place(stored, size, mode):
     assert fitted.shape == (1, *size)
     found = fitted.meta["placement"].to_stored(centroid(fitted.as_tensor()))
     assert found == pytest.approx([a + 2 for a in start], abs=0.5)
+
+
+def spaced(shape, spacing):
+    """An image of the shape that was read from a file with this spacing."""
+    reference = ImageReference("sha256:0", shape, "CT", 12, spacing_mm=spacing)
+    return MetaTensor(torch.rand(1, *shape), meta={"reference": reference})
+
+
+def test_resampled_by_hand():
+    """Ten rows a millimetre apart and twenty columns two apart, to 2 mm: 5 x 20, of which 8 x 8."""
+    image = spaced((10, 20), (1.0, 2.0))
+    fitted = FitImage((8, 8), "spacing", spacing_mm=2.0)(image)
+    placement = fitted.meta["placement"]
+    assert placement.scale == (0.5, 1.0)
+    assert placement.offset == (1.0, -6.0)
+    rows = torch.nn.functional.interpolate(
+        image.as_tensor()[None], size=(5, 20), mode="bilinear", antialias=True, align_corners=False
+    )[0]
+    torch.testing.assert_close(fitted.as_tensor()[:, 1:6], rows[:, :, 6:14])
+    assert not fitted[:, 0].any()
+    assert not fitted[:, 6:].any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    stored=st.tuples(*[st.integers(16, 60)] * 3),
+    spacing=st.tuples(*[st.floats(0.6, 3)] * 3),
+    target=st.floats(0.8, 2.5),
+)
+def test_a_resampled_cube_maps_back_and_has_its_size(stored, spacing, target):
+    """A cube of 12 mm in the middle: in millimetres it is as large behind, wherever it lies."""
+    middle = [n / 2 * s for n, s in zip(stored, spacing)]
+    axes = [(np.arange(n) + 0.5) * s - m for n, s, m in zip(stored, spacing, middle)]
+    inside = np.ones(stored, bool)
+    for axis, places in enumerate(axes):
+        shape = [-1 if k == axis else 1 for k in range(3)]
+        inside &= (np.abs(places) < 6).reshape(shape)
+    image = spaced(stored, spacing)
+    image[0] = torch.from_numpy(inside.astype(np.float32))
+    fitted = FitImage((40, 40, 40), "spacing", spacing_mm=target)(image)
+    if not inside.any():
+        return
+    found = fitted.meta["placement"].to_stored(centroid(fitted.as_tensor()))
+    expected = [axis.mean() + 0.5 for axis in np.nonzero(inside)]
+    assert found == pytest.approx(expected, abs=0.5)
+    volume = float(fitted.as_tensor().sum()) * target**3
+    assert volume == pytest.approx(inside.sum() * math.prod(spacing), rel=0.25)
+
+
+def test_resampling_needs_a_spacing_of_the_file():
+    with pytest.raises(ImageReadError, match="resampled to 2 mm must say how far its pixels lie"):
+        FitImage((8, 8), "spacing", spacing_mm=2.0)(torch.rand(1, 9, 9))
+
+
+def test_resampling_to_far_too_many_pixels_is_refused():
+    fit = FitImage((8, 8, 8), "spacing", spacing_mm=0.001)
+    with pytest.raises(ImageReadError, match="take a larger spacing"):
+        fit.placement((100, 100, 100), (1.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("mode", "spacing"), [("spacing", None), ("letterbox", 1.0), ("spacing", 0.0)]
+)
+def test_a_spacing_goes_with_its_mode(mode, spacing):
+    with pytest.raises(ValueError, match="spacing_mm must be above 0 with mode 'spacing'"):
+        FitImage((8, 8), mode, spacing_mm=spacing)
 
 
 @given(stored=st.tuples(*[st.integers(1, 3000)] * 2), size=st.tuples(*[st.integers(1, 300)] * 2))

@@ -77,6 +77,15 @@ def test_a_volume_is_cropped_along_three_axes():
     assert cropped.meta["placement"].to_stored((0, 0, 0)) == (10, 8, 5)
 
 
+@pytest.mark.parametrize("slices", [1, 2, 9, 40])
+def test_a_few_slices_are_cropped_as_many_are(slices):
+    volume = np.zeros((240, 200, slices), np.float32)
+    volume[60:180, 50:150] = 0.5
+    volume[200:202, 20:180] = 0.9  # a ruler
+    window = CropBody(margin=0).window(torch.from_numpy(volume)[None])
+    assert (window.start, window.stop) == ((60, 50, 0), (180, 150, slices))
+
+
 def test_dictionary_forms_equal_the_array_forms():
     image = MetaTensor(torch.from_numpy(breast())[None])
     for form, array in ((CropBodyd, CropBody), (BlackenOutsided, BlackenOutside)):

@@ -25,7 +25,9 @@ def random_way(draw):
         part = [b - a for a, b in zip(start, stop)]
         placement = placement.scaled([1.0] * dims, [-float(a) for a in start], part)
     size = [draw.choice([32, 96, 192, 224, 512]) for _ in range(dims)]
-    fit = FitImage(size, draw.choice(["letterbox", "stretch"]))
+    mode = draw.choice(["letterbox", "stretch", "spacing"])
+    target = max(spacing) * draw.uniform(1, 3) if mode == "spacing" else None
+    fit = FitImage(size, mode, spacing_mm=target)
     own = fit.placement(placement.network_shape, [spacing[axis] for axis in axes])
     return placement.scaled(own.scale, own.offset, size)
 
