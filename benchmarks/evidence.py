@@ -96,7 +96,8 @@ class Work:
             k = explanation.prediction.shown_logit
             ordered = sorted(explanation.evidence, key=lambda e, k=k: -abs(e.contributions[k]))
             shown = [e.prototype for e in ordered[:10]]
-            heat_maps(self.network, image, shown, self.placement)
+            for cells in heat_maps(self.network, image, shown, self.placement).values():
+                cells.drawn()
             for k in range(len(CLASSES)):
                 cells = self.grad_cam.attribute(image, k)
                 cells_to_stored(cells, self.network.feature_grid, self.placement)

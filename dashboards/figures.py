@@ -14,9 +14,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from medproto.explain import CellMap
 from medproto.records import Explanation, ImageReference, PixelBox, PrototypeSource
+from pipelines.gallery import read_pictures
 from pipelines.head_words import HEAD_WORDS
-from pipelines.raster import FOR, box_color, color_map, picture_uri, read_gray, unit_range
+from pipelines.pages.case_view import box_text
+from pipelines.raster import FOR, box_color, color_map, picture_uri, unit_range
+from pipelines.views import View, view_of
 from pipelines.wording import side, signed
 
 from .answers import CaseView, RunView
@@ -37,19 +41,19 @@ class RebuiltCase(Protocol):
 
     @property
     def image(self) -> Pixels:
-        """``[rows, cols]`` in [0, 1], as stored."""
+        """``[*S]`` in [0, 1], as stored."""
 
     @property
     def explanation(self) -> Explanation:
         """Computed now."""
 
     @property
-    def heat_maps(self) -> Mapping[int, Pixels]:
-        """``[rows, cols]`` similarity maps by prototype."""
+    def heat_maps(self) -> Mapping[int, CellMap]:
+        """Similarity maps by prototype."""
 
     @property
-    def grad_cams(self) -> Mapping[int, Pixels]:
-        """``[rows, cols]``, >= 0, by logit."""
+    def grad_cams(self) -> Mapping[int, CellMap]:
+        """Of each shown logit, >= 0."""
 
     @property
     def largest_difference(self) -> float | None:
@@ -62,9 +66,9 @@ def case_data(case: CaseView, rebuilt: RebuiltCase, run: RunView, folder: Path) 
     Args:
         folder: the run folder, for the pictures of the prototypes.
     """
-    image = rebuilt.image
-    rows, cols = image.shape
-    sent = _shrink(image, MAX_SIDE)
+    reference = rebuilt.explanation.prediction.reference
+    places = [line.box.center for line in case.lines] if len(reference.shape) == 3 else []
+    views = [view_of(reference, place) for place in places] or [view_of(reference)]
     sources = {source.prototype: source for source in run.sources}
     evidence = [
         {
@@ -75,28 +79,45 @@ def case_data(case: CaseView, rebuilt: RebuiltCase, run: RunView, folder: Path) 
             f"{signed(line.weight)} = {signed(line.contribution)}",
             "side": side(line.contribution),
             "color": box_color(line.contribution),
-            "box": _share(line.box, rows, cols),
-            "heat": _heat(rebuilt.heat_maps.get(line.prototype)),
+            "view": number if places else 0,
+            "heat": _heat(views[number if places else 0], rebuilt.heat_maps.get(line.prototype)),
             "card": prototype_card(folder, sources[line.prototype], HEAD_WORDS[case.head].noun)
             if line.prototype in sources
             else None,
         }
-        for line in case.lines
+        for number, line in enumerate(case.lines)
     ]
+    rows, cols = views[0].image(rebuilt.image).shape
+    shown = [_view_data(view, case, rebuilt) for view in views]
+    unit = "voxels, three planes" if places else "pixels"
     return {
         "kind": "case",
         "key": f"{case.digest}/{case.logit}",
         "label": case.label,
         "logit": case.logit_name,
+        "rows": shown[0]["rows"],
+        "cols": shown[0]["cols"],
+        "fullRows": rows,
+        "fullCols": cols,
+        "size": " \N{MULTIPLICATION SIGN} ".join(map(str, reference.shape)) + f" {unit}",
+        "gray": _gray_scale(reference),
+        "evidence": evidence,
+        "views": shown,
+        "colors": _base64(np.round(color_map(np.linspace(0, 1, 256)) * 255).astype(np.uint8)),
+    }
+
+
+def _view_data(view: View, case: CaseView, rebuilt: RebuiltCase) -> dict[str, Any]:
+    """Return the pixels of one view, where the evidence lies in it, and Grad-CAM over it."""
+    image = view.image(rebuilt.image)
+    sent = _shrink(image, MAX_SIDE)
+    boxes = [[_share(box, *image.shape) for box in view.boxes(line.box)] for line in case.lines]
+    return {
         "rows": sent.shape[0],
         "cols": sent.shape[1],
-        "storedRows": rows,
-        "storedCols": cols,
         "pixels": _base64(np.round(np.clip(sent, 0, 1) * 65535).astype("<u2")),
-        "gray": _gray_scale(rebuilt.explanation.prediction.reference),
-        "evidence": evidence,
-        "gradCam": _heat(rebuilt.grad_cams.get(case.logit)),
-        "colors": _base64(np.round(color_map(np.linspace(0, 1, 256)) * 255).astype(np.uint8)),
+        "boxes": boxes,
+        "gradCam": _heat(view, rebuilt.grad_cams.get(case.logit)),
     }
 
 
@@ -118,7 +139,7 @@ def prototype_card(folder: Path, source: PrototypeSource, noun: str) -> dict[str
     """
     lines = [
         f"training row {source.row}, group {source.group}",
-        f"cell {source.cell}, box {source.box.to_list()} (row, column, row, column)",
+        f"cell {source.cell}, box {box_text(source.box)}",
         f"similarity to its own patch {source.similarity:.4f}",
     ]
     if source.floor is not None:
@@ -129,14 +150,13 @@ def prototype_card(folder: Path, source: PrototypeSource, noun: str) -> dict[str
         "crop": None,
         "source": None,
     }
-    name = f"p{source.prototype:03d}"
     try:
-        crop = read_gray(folder / "prototypes" / f"{name}.png")
-        whole = read_gray(folder / "prototypes" / f"{name}_source.png")
+        picture = read_pictures(folder / "prototypes", (source,))[source.prototype]
     except OSError:
         return card
-    card["crop"] = picture_uri(crop, side=CARD_SIDE)
-    card["source"] = picture_uri(whole, boxes=[(source.box, FOR)], side=CARD_SIDE)
+    boxes = [(box, FOR) for box in picture.boxes]
+    card["crop"] = picture_uri(picture.crop, side=CARD_SIDE)
+    card["source"] = picture_uri(picture.source, boxes=boxes, side=CARD_SIDE)
     return card
 
 
@@ -152,10 +172,10 @@ def _share(box: PixelBox, rows: int, cols: int) -> list[float]:
     return [row0 / rows, col0 / cols, row1 / rows, col1 / cols]
 
 
-def _heat(values: Pixels | None) -> dict[str, Any] | None:
-    if values is None:
+def _heat(view: View, cells: CellMap | None) -> dict[str, Any] | None:
+    if cells is None:
         return None
-    small = _shrink(unit_range(values), HEAT_SIDE)
+    small = _shrink(unit_range(view.heat(cells)), HEAT_SIDE)
     coded = np.round(small * 255).astype(np.uint8)
     return {"rows": coded.shape[0], "cols": coded.shape[1], "values": _base64(coded)}
 

@@ -56,7 +56,16 @@ function cardOf(card, sum) {
 }
 
 function showCase(root, data) {
-  const words = new Uint16Array(bytes(data.pixels).buffer); // little endian, as every browser is
+  // Of a plane there is one view; of a volume each piece of evidence has planes of its own.
+  const decoded = new Map();
+  const view = () => data.views[data.evidence[state.chosen]?.view ?? 0];
+  function words() {
+    const { pixels } = view();
+    if (!decoded.has(pixels)) {
+      decoded.set(pixels, new Uint16Array(bytes(pixels).buffer)); // little endian, as every browser is
+    }
+    return decoded.get(pixels);
+  }
   const colors = bytes(data.colors);
   const start = { level: 0.5, width: 1, zoom: 1, x: 0, y: 0, invert: false };
   const state = { ...start, chosen: 0, map: "prototype", opacity: 0.5, boxes: true };
@@ -91,7 +100,7 @@ function showCase(root, data) {
   let windowed = "";
 
   function applyWindow() {
-    const wanted = `${state.level},${state.width},${state.invert}`;
+    const wanted = `${state.level},${state.width},${state.invert},${data.views.indexOf(view())}`;
     if (wanted === windowed) return;
     windowed = wanted;
     const low = (state.level - state.width / 2) * 65535;
@@ -101,9 +110,9 @@ function showCase(root, data) {
       const level = (value - low) * scale;
       table[value] = state.invert ? 255 - Math.min(255, Math.max(0, level)) : level;
     }
-    const out = pixels.data;
-    for (let i = 0, j = 0; i < words.length; i++, j += 4) {
-      out[j] = out[j + 1] = out[j + 2] = table[words[i]];
+    const [out, values] = [pixels.data, words()];
+    for (let i = 0, j = 0; i < values.length; i++, j += 4) {
+      out[j] = out[j + 1] = out[j + 2] = table[values[i]];
       out[j + 3] = 255;
     }
     grayContext.putImageData(pixels, 0, 0);
@@ -155,7 +164,8 @@ function showCase(root, data) {
     context.imageSmoothingEnabled = scale < 4; // far in, pixels are shown as pixels
     context.drawImage(gray, left, top, width, height);
     const chosen = data.evidence[state.chosen];
-    const heat = state.map === "gradCam" ? data.gradCam : state.map === "prototype" && chosen?.heat;
+    const heat =
+      state.map === "gradCam" ? view().gradCam : state.map === "prototype" && chosen?.heat;
     const colored = mapCanvas(heat);
     if (colored) {
       context.imageSmoothingEnabled = true;
@@ -174,7 +184,13 @@ function showCase(root, data) {
   }
 
   function outline(context, line, left, top, width, height, thickness) {
-    const [row0, col0, row1, col1] = line.box;
+    for (const box of view().boxes[data.evidence.indexOf(line)]) {
+      outlineBox(context, line, box, left, top, width, height, thickness);
+    }
+  }
+
+  function outlineBox(context, line, part, left, top, width, height, thickness) {
+    const [row0, col0, row1, col1] = part;
     const ratio = window.devicePixelRatio || 1;
     const box = [left + col0 * width, top + row0 * height,
       (col1 - col0) * width, (row1 - row0) * height];
@@ -201,9 +217,9 @@ function showCase(root, data) {
       const center = data.gray.center + (state.level - 0.5) * data.gray.width;
       text += `  (center ${center.toFixed(0)}, width ${(state.width * data.gray.width).toFixed(0)})`;
     }
-    const shownScale = (scale * data.cols) / data.storedCols / (window.devicePixelRatio || 1);
-    text += `\nZoom ${percent(shownScale)} of ${data.storedRows} × ${data.storedCols} pixels`;
-    if (data.rows !== data.storedRows) text += `, sent as ${data.rows} × ${data.cols}`;
+    const shownScale = (scale * data.cols) / data.fullCols / (window.devicePixelRatio || 1);
+    text += `\nZoom ${percent(shownScale)} of ${data.size}`;
+    if (data.rows !== data.fullRows) text += `, sent as ${data.rows} × ${data.cols}`;
     readout.textContent = text + (state.invert ? "  inverted" : "");
     root.dataset.level = state.level.toFixed(4);
     root.dataset.width = state.width.toFixed(4);

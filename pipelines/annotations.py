@@ -243,6 +243,10 @@ def _patch(
     if len(box.stop) != len(shape) or any(b > n for b, n in zip(box.stop, shape)):
         raise ValueError(f"box must lie in the image of {list(shape)} pixels, got {text!r}.")
     placement = alike.placement(row)
+    ends = placement.to_network(box.start), placement.to_network(box.stop)
+    corners = zip(*ends, alike.spatial_size, strict=True)
+    if any(max(a, b) <= 0 or min(a, b) >= side for a, b, side in corners):
+        raise ValueError(f"box must overlap what the network sees of the image, {text!r} does not.")
     return MarkedPatch(
         row=row,
         start=placement.to_network(box.start),

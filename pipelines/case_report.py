@@ -8,10 +8,11 @@ from medproto.data import ImageSource
 from medproto.networks.model_file import write_atomically
 
 from .cases import picture_case
+from .gallery import read_pictures
 from .pages import CasePage, RecordStamp, case_page
 from .pictures import reasoning_figure, to_png_bytes
 from .predict import RecordedPrediction
-from .report import now, prototype_pictures
+from .report import now
 from .runs import RunFolder
 
 __all__ = ["write_case"]
@@ -43,7 +44,7 @@ def write_case(
     prediction = case.explanation.prediction
     digest = prediction.reference.pixel_digest.removeprefix("sha256:")[:12]
     name = f"image_{digest}" if recorded is None else f"record_{recorded.record.sequence:06d}"
-    pictures = prototype_pictures(run.path / "prototypes", run.sources)
+    pictures = read_pictures(run.path / "prototypes", run.sources)
     stamp = None
     if recorded is not None:
         record = recorded.record

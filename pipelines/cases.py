@@ -14,7 +14,7 @@ from torch import Tensor
 
 from medproto.data import ImageSource, readers
 from medproto.errors import ImageReadError
-from medproto.explain import GradCam, cells_to_stored, explain, heat_maps
+from medproto.explain import CellMap, GradCam, explain, heat_maps
 from medproto.records import Explanation, Placement, Prediction
 from medproto.transforms import preprocessing
 
@@ -40,7 +40,7 @@ class ExplainedCase:
 
     Args:
         explanation: of the image.
-        tensor: ``[1, *S]``, the network's input.
+        tensor: ``[C, *S]``, the network's input.
         placement: where the stored image lies in it.
         similarities: ``[P]`` pooled similarities, not counted from the floor.
     """
@@ -56,26 +56,26 @@ class RebuiltCase:
     """A recorded case, computed again from model and image, with its pictures.
 
     Args:
-        image: ``[rows, cols]`` in [0, 1], stored geometry.
+        image: ``[*S]`` in [0, 1], stored geometry.
         explanation: computed now.
-        heat_maps: similarity maps ``[rows, cols]`` of the largest contributions, by prototype.
-        grad_cams: ``[rows, cols]``, >= 0, by logit.
+        heat_maps: similarity maps of the largest contributions, by prototype.
+        grad_cams: >= 0, by logit.
         largest_difference: between the recorded and the rebuilt logits; ``None`` for a case that
             is not recorded.
     """
 
     image: Pixels
     explanation: Explanation
-    heat_maps: dict[int, Pixels]
-    grad_cams: dict[int, Pixels]
+    heat_maps: dict[int, CellMap]
+    grad_cams: dict[int, CellMap]
     largest_difference: float | None
 
 
 def load_case(run: RunFolder, source: ImageSource) -> MetaTensor:
-    """Read an image as the run's network wants it: ``[1, *S]`` with reference and placement.
+    """Read an image as the run's network wants it: ``[C, *S]`` with reference and placement.
 
     Raises:
-        ImageReadError: if the file cannot be read.
+        ImageReadError: if the file cannot be read, or there are not as many channels as it takes.
     """
     steps = dict(run.card.preprocessing)
     steps["spatial_size"] = tuple(steps["spatial_size"])
@@ -85,6 +85,13 @@ def load_case(run: RunFolder, source: ImageSource) -> MetaTensor:
         if isinstance(error.__cause__, ImageReadError):
             raise error.__cause__ from error
         raise
+    wanted = run.network.arguments["in_channels"]
+    if len(image) != wanted:
+        columns = ", ".join(("image", *run.config.data.channels))
+        raise ImageReadError(
+            f"the network takes {wanted} images of a subject as channels ({columns}), got "
+            f"{len(image)}; name the others with --channel, or all in a cohort table."
+        )
     return image
 
 
@@ -187,12 +194,11 @@ def picture_case(
     if recorded_logits is not None:
         difference = float(np.abs(np.subtract(recorded_logits, prediction.logits)).max())
     return RebuiltCase(
-        image=readers().image(source, voi=run.card.preprocessing["voi"]).pixels,
+        image=readers().image(source, voi=run.card.preprocessing["voi"]).channels[0],
         explanation=case.explanation,
         heat_maps=heat_maps(run.network, case.tensor, list(prototypes), case.placement),
         grad_cams={
-            k: cells_to_stored(method.attribute(case.tensor, k), grid, case.placement)
-            for k in drawn
+            k: CellMap(method.attribute(case.tensor, k), grid, case.placement) for k in drawn
         },
         largest_difference=difference,
     )

@@ -6,13 +6,19 @@ from collections.abc import Sequence
 
 from medproto.errors import CohortError
 
-__all__ = ["choose_classes", "choose_image_size", "choose_stage"]
+__all__ = ["choose_classes", "choose_image_size", "choose_stage", "choose_volume_stage"]
 
 ABSENCE = ("normal", "negative", "no finding", "no_finding", "none", "healthy", "control", "benign")
 """Names of reference classes, which come first so that the others count as positive."""
 
 DEFAULT_SIZE = 192
+DEFAULT_VOLUME_SIDE = 64
 STRIDES = {5: 16, 3: 8, 2: 4}
+"""Of the stages of EfficientNet-Lite0 that a network may end with."""
+
+VOLUME_STRIDES = {4: 32, 3: 16, 2: 8, 1: 4}
+"""Of the stages of a ResNet."""
+
 MINIMUM_CELLS = 7
 
 
@@ -40,9 +46,10 @@ def choose_classes(
     return tuple(configured)
 
 
-def choose_image_size(longest: int) -> int:
+def choose_image_size(longest: int, *, axes: int = 2) -> int:
     """Return the side of the network's input for the longest stored side of the cohort."""
-    return min(DEFAULT_SIZE, max(16, -4 * (-longest // 4)))
+    most = DEFAULT_SIZE if axes == 2 else DEFAULT_VOLUME_SIDE
+    return min(most, max(16, -4 * (-longest // 4)))
 
 
 def choose_stage(image_size: int) -> int:
@@ -51,3 +58,11 @@ def choose_stage(image_size: int) -> int:
         if image_size // stride >= MINIMUM_CELLS:
             return stage
     return min(STRIDES)
+
+
+def choose_volume_stage(sides: Sequence[int]) -> int:
+    """Return the deepest stage of a ResNet that leaves at least 7 cells along each axis, else 1."""
+    for stage, stride in VOLUME_STRIDES.items():
+        if min(sides) // stride >= MINIMUM_CELLS:
+            return stage
+    return min(VOLUME_STRIDES)

@@ -38,6 +38,9 @@ def check(
     voi: Annotated[
         str, typer.Option(help=f"Gray range, as data.voi of a training: {VOI}.")
     ] = "voi",
+    channels: Annotated[
+        str | None, typer.Option(help="Columns image_path_... of further channels, by commas.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Read every image of a cohort and name all problems, a line each.
@@ -55,7 +58,9 @@ def check(
         read_policy(voi)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    cohort = Cohort.read(table, group=group, label_columns=names_of(label_columns))
+    cohort = Cohort.read(
+        table, group=group, label_columns=names_of(label_columns), channels=names_of(channels)
+    )
     with tqdm(unit=" files", disable=None, leave=False) as bar:  # none where nobody watches
 
         def show(done: int, count: int) -> None:

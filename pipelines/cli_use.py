@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from medproto.data import ImageSource
+
     from .predict import RecordedPrediction
 
 __all__ = ["actor_name", "dashboard", "demo", "doctor", "explain", "predict", "report_prediction"]
@@ -21,12 +23,19 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on
 Frame = Annotated[
     int | None, typer.Option(min=0, help="Frame of a file of several, counted from 0.")
 ]
+Channel = Annotated[
+    list[Path] | None,
+    typer.Option(help="Further channel of the image, as data.channels names them; repeatable."),
+]
 Log = Annotated[str, typer.Option(help="Log, as a path or sqlite:///path; see `medproto audit`.")]
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="New folder for everything that is made.")],
     seed: Annotated[int, typer.Option(help="Seed of the cohort and the training.")] = 0,
+    volumes: Annotated[
+        bool, typer.Option("--volumes", help="Chest CTs, as DICOM series and NIfTI files.")
+    ] = False,
 ) -> None:
     """Show the whole way on synthetic radiographs: cohort, training, evidence, record, report.
 
@@ -34,7 +43,7 @@ def demo(
     """
     from .demo import run_demo
 
-    run_demo(out, seed=seed, say=typer.echo)
+    run_demo(out, seed=seed, say=typer.echo, volumes=volumes)
 
 
 def predict(
@@ -43,6 +52,7 @@ def predict(
     images: Annotated[list[Path] | None, typer.Argument(help="Image files.")] = None,
     cohort: Annotated[Path | None, typer.Option(help="Predict all rows of a table.")] = None,
     frame: Frame = None,
+    channel: Channel = None,
     actor: Annotated[str | None, typer.Option(help="Who asks; the user by default.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -51,7 +61,7 @@ def predict(
     Example: medproto predict runs/first image.dcm --audit runs/first/audit.db
     """
     from audit import AuditLog
-    from medproto.data import Cohort, ImageFrame
+    from medproto.data import Cohort
     from medproto.errors import MedProtoError
 
     from .predict import predict_batch, predict_recorded
@@ -61,6 +71,8 @@ def predict(
         raise typer.BadParameter("give image files or --cohort, one of the two.")
     if frame is not None and cohort is not None:
         raise typer.BadParameter("--frame is of image files; a table has the column 'frame'.")
+    if channel and len(images or []) != 1:
+        raise typer.BadParameter("--channel goes with one image; a table names its channels.")
     folder = RunFolder(run)
     who = actor_name(actor)
     done: list[RecordedPrediction] = []
@@ -68,9 +80,16 @@ def predict(
     _ = folder.sources  # a broken model is one error, not one for each image
     with AuditLog.open(audit) as log:
         if cohort is not None:
-            findings = folder.config.data.label_columns or ()
-            table = Cohort.read(cohort, label_columns=findings)
-            items = [(row, table.image_source(row)) for row in range(len(table.table))]
+            data = folder.config.data
+            table = Cohort.read(
+                cohort, label_columns=data.label_columns or (), channels=data.channels
+            )
+            items = []
+            for row in range(len(table)):
+                try:
+                    items.append((row, table.image_source(row)))
+                except MedProtoError as error:
+                    failed += report_prediction(f"row {row}", None, str(error), done, as_json)
             for item in predict_batch(folder, items, log, actor=who, batch=table.digest):
                 failed += report_prediction(
                     f"row {item.row}", item.prediction, item.problem, done, as_json
@@ -78,7 +97,7 @@ def predict(
         for path in images or []:
             prediction, problem = None, None
             try:
-                source = path if frame is None else ImageFrame(path, frame)
+                source = image_source(path, frame, channel)
                 prediction = predict_recorded(folder, source, log, actor=who)
             except MedProtoError as error:
                 problem = str(error)
@@ -87,6 +106,14 @@ def predict(
         typer.echo(json.dumps([p.to_json() for p in done], indent=2, allow_nan=False))
     if failed:
         raise typer.Exit(1)
+
+
+def image_source(path: Path, frame: int | None, channels: list[Path] | None) -> ImageSource:
+    """Return what to read: a file or folder, one of its frames, or it and its further channels."""
+    from medproto.data import ImageChannels, ImageFrame
+
+    image = path if frame is None else ImageFrame(path, frame)
+    return ImageChannels((image, *channels)) if channels else image
 
 
 def actor_name(name: str | None) -> str:
@@ -140,18 +167,16 @@ def explain(
     image: Annotated[Path, typer.Argument(help="Image file.")],
     out: Annotated[Path, typer.Option(help="Folder for the page.")],
     frame: Frame = None,
+    channel: Channel = None,
 ) -> None:
     """Write the "this looks like that" page of one image; it is stamped "not recorded".
 
     Example: medproto explain runs/first image.png --out pages/
     """
-    from medproto.data import ImageFrame
-
     from .case_report import write_case
     from .runs import RunFolder
 
-    source = image if frame is None else ImageFrame(image, frame)
-    page = write_case(RunFolder(run), source, out)
+    page = write_case(RunFolder(run), image_source(image, frame, channel), out)
     typer.echo(str(page))
 
 

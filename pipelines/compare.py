@@ -100,11 +100,12 @@ def _controls(
 ) -> list[dict[str, Any]]:
     measure = partial(bootstrap, groups=[images.groups[case.position] for case in cases], seed=seed)
     masks = Each(cases, "mask")
-    fitted = fitted_location(train) or constant_location(masks)
+    standing = Each(cases, "upright")
+    fitted = fitted_location(train) or constant_location(standing)
     places = {"best constant location": fitted, "image centre": image_center(len(fitted))}
     out: list[dict[str, Any]] = []
     for name, place in places.items():
-        hits = measure(pointing_game, [place] * len(masks), masks, relative=True)
+        hits = measure(pointing_game, [place] * len(masks), standing, relative=True)
         at = ", ".join(f"{v:.2f}" for v in place)
         note = f"control, at ({at}) of the height and width"
         if name == "best constant location":
@@ -163,6 +164,5 @@ def _write_page(
     pictures = []
     for case in cases[:: max(1, len(cases) // SHOWN)][:SHOWN]:
         row = images.rows[case.position]
-        pixels = read_image(images.cohort.image_source(row), voi=images.voi).pixels
-        pictures.append((row, pixels, case))
+        pictures.append((row, read_image(images.cohort.image_source(row), voi=images.voi), case))
     write_comparison(run, result, pictures, methods, out / "comparison.html")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medproto.data import LoadedImage
 from medproto.networks.model_file import write_atomically
 from medproto.records import PixelBox
 
@@ -25,19 +26,22 @@ TITLES = {"prototype": "Prototype", "gradcam": "Grad-CAM"}
 def write_comparison(
     run: RunFolder,
     result: dict[str, Any],
-    pictures: Sequence[tuple[int, NDArray[np.float32], LocatedCase]],
+    pictures: Sequence[tuple[int, LoadedImage, LocatedCase]],
     methods: Sequence[str],
     path: Path,
 ) -> None:
-    """Write the page; ``pictures`` are cohort row, pixels ``[rows, cols]`` and located case."""
+    """Write the page; ``pictures`` are cohort row, image and located case."""
     cases = []
-    for row, pixels, case in pictures:
-        maps = {"prototype": case.heat, "gradcam": case.cam}
+    for row, image, case in pictures:
+        maps = {"prototype": case.similarity, "gradcam": case.grad_cam}
+        points = {"prototype": case.center, "gradcam": case.peak}
         cases.append(
             ComparisonCase(
                 title=f"Row {row} of the cohort",
-                image=pixels,
-                maps={TITLES[name]: maps[name] for name in methods},
+                reference=image.reference,
+                image=image.channels[0],
+                maps={TITLES[name]: cells for name in methods if (cells := maps[name])},
+                points={TITLES[name]: points[name] for name in methods},
                 boxes={TITLES["prototype"]: case.box} if "prototype" in methods else {},
                 mask_box=_extent(case.mask),
                 note="prediction right" if case.correct else "prediction wrong",

@@ -87,6 +87,7 @@ class RunConfig(Section):
     def _fit_together(self) -> RunConfig:
         training, head = self.training, self.model.head
         _check_head(head, self.data)
+        _check_spacing(self.data)
         if training.schedule == "single":
             return self
         if head != "multiclass":
@@ -127,6 +128,14 @@ def saved_digest(path: Path) -> str:
 def _digest(values: dict[str, Any]) -> str:
     text = json.dumps(values, sort_keys=True, default=str)
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_spacing(data: DataConfig) -> None:
+    if (data.mode == "spacing") != (data.spacing_mm is not None):
+        raise ValueError(
+            "data.mode=spacing and data.spacing_mm must be given together, got mode "
+            f"{data.mode} and spacing_mm {data.spacing_mm}."
+        )
 
 
 def _check_head(head: HeadKind, data: DataConfig) -> None:

@@ -23,6 +23,7 @@ def _policy(voi: str) -> str:
 Count = Annotated[int, Field(ge=1, le=1000)]
 CountOrNone = Annotated[int, Field(ge=0, le=1000)]
 Side = Annotated[int, Field(ge=1)]
+ImageSide = Annotated[int, Field(ge=16, le=2048)]
 
 
 class Section(BaseModel):
@@ -38,14 +39,20 @@ class DataConfig(Section):
         classes: names to use, in order; the first is the reference ("negative") class. ``None``
             takes all, sorted, names of absence (normal, negative, ...) first. For the ordinal head
             all grades, the lowest first.
+        channels: columns ``image_path_…`` whose images, in the geometry of a row's ``image``, are
+            further channels of it, as the sequences of an MRI examination.
         label_columns: columns of 1, 0 and -1 or empty (uncertain), one a finding, instead of the
             column ``label``: an image may show several.
         image_size: side of the square network input in pixels; ``None`` takes 192, or the longest
-            stored side where all training images are smaller.
+            stored side where all training images are smaller. Of volumes the side of a cube, or
+            three sides (toward the back, toward the left, upward); ``None`` takes a cube of 64.
         voi: gray range: ``voi`` (window or LUT of the file), ``full-range``, ``percentile`` (of the
             values of each image) or ``window:CENTER,WIDTH`` (in Hounsfield units of a CT).
-        mode: ``letterbox`` keeps the aspect ratio, ``stretch`` fills the square.
-        crop: ``body`` crops to the part of each image that shows the patient.
+        mode: ``letterbox`` keeps the aspect ratio, ``stretch`` fills the square, ``spacing``
+            resamples to ``spacing_mm`` and takes the middle of each image.
+        spacing_mm: millimetres between pixels of the network's input, for ``spacing`` alone.
+        crop: ``body`` crops to the part of each image that shows the patient, ``lungs`` to the
+            lungs of a chest image.
         blacken_outside: make everything else black: letters, rulers, the text of the scanner.
         augment: small random shifts, turns and changes of contrast in training.
         skip_bad: leave rows out whose image, mask or box cannot be used, and list them in
@@ -56,11 +63,13 @@ class DataConfig(Section):
     """
 
     classes: tuple[str, ...] | None = None
+    channels: tuple[str, ...] = ()
     label_columns: tuple[str, ...] | None = Field(default=None, min_length=1)
-    image_size: int | None = Field(default=None, ge=16, le=2048)
+    image_size: ImageSide | tuple[ImageSide, ImageSide, ImageSide] | None = None
     voi: Annotated[str, AfterValidator(_policy)] = "voi"
-    mode: Literal["letterbox", "stretch"] = "letterbox"
-    crop: Literal["none", "body"] = "none"
+    mode: Literal["letterbox", "stretch", "spacing"] = "letterbox"
+    spacing_mm: float | None = Field(default=None, gt=0, le=100)
+    crop: Literal["none", "body", "lungs"] = "none"
     blacken_outside: bool = False
     augment: bool = True
     skip_bad: bool = False
@@ -68,15 +77,24 @@ class DataConfig(Section):
     patches: str | None = Field(default=None, min_length=1)
     patches_digest: str | None = None
 
+    @property
+    def spatial_size(self) -> tuple[int, ...]:
+        """Return ``*S`` of the network's input: two sides, or three of volumes; once resolved."""
+        size = self.image_size or 0
+        return (size, size) if isinstance(size, int) else size
+
 
 class ModelConfig(Section):
     """Arguments of :class:`medproto.networks.ProtoPNet`, and the start of the prototypes.
 
     Args:
-        stage: block stage of the backbone; ``None`` leaves it to the data: for Lite0 the deepest of
-            2 to 5 with at least 7 cells along an axis, for other backbones the last.
+        backbone: ``None`` takes ``efficientnet_lite0``, and ``resnet18`` for volumes.
+        stage: block stage of the backbone; ``None`` leaves it to the data: the deepest with at
+            least 7 cells along an axis for Lite0 (of 2 to 5) and where ``backbone`` is left open,
+            else the last.
         weights: of the backbone: ``package`` (ImageNet, with a dependency; Lite0 only), the path of
-            a file, or ``None`` for a random start; ``None`` where ``backbone`` is a person's own.
+            a file, or ``None`` for a random start; ``None`` where ``backbone`` is a person's own,
+            and in place of ``package`` for volumes and for other than 1 or 3 channels.
         head: what the logits mean, see :mod:`medproto.networks.heads`; ``multilabel`` goes with
             ``data.label_columns``, and with nothing else.
         margin: outer feature cells along each axis that no prototype looks at; ``None`` takes 1
@@ -84,7 +102,7 @@ class ModelConfig(Section):
         initialization: ``kmeans`` on the patches that speak most for a class, or ``uniform``.
     """
 
-    backbone: str = Field(default="efficientnet_lite0", min_length=1)
+    backbone: str | None = Field(default=None, min_length=1)
     stage: int | None = Field(default=None, ge=1)
     weights: str | None = Field(default="package", min_length=1)
     head: HeadKind = "multiclass"

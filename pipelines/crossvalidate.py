@@ -130,7 +130,8 @@ class _Cases:
             masks = Each(located, "mask")
             hits = pointing_game([case.center for case in located], masks)
             position = tuple(place["constant_location"]["position"])
-            constant = pointing_game([position] * len(masks), masks, relative=True)
+            standing = Each(located, "upright")
+            constant = pointing_game([position] * len(masks), standing, relative=True)
         positions = [case.position for case in located] if place is not None else []
         twin = evaluation.twin_probabilities
         return cls(

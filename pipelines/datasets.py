@@ -8,9 +8,11 @@ Symbols: ``N`` images, ``B`` batch, ``*S`` axes of the network's input.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from medproto.errors import ImageReadError
 from medproto.records import ImageReference, Placement
 from medproto.transforms import preprocessing
 
+from .content_cache import CACHE_VARIABLE, ContentCache, Prepared, prepared
 from .image_file import hold
 
 __all__ = ["ImageSet"]
@@ -41,7 +44,7 @@ class ImageSet:
         labels: ``[N]`` class or grade of each of them, zero-based; for a cohort of findings
             ``[N, K]``, 1 shown, 0 not shown, NaN uncertain.
         groups: patient or group of each.
-        pixels: ``[N, 1, *S]`` float32, the network's inputs; do not change them.
+        pixels: ``[N, C, *S]`` float32, the network's inputs; do not change them.
         references: what is known of each stored image.
         placements: where each stored image lies in the network's input.
         voi: gray policy the images were read with.
@@ -58,9 +61,16 @@ class ImageSet:
 
     @classmethod
     def load(
-        cls, cohort: Cohort, rows: Sequence[int], classes: Sequence[str], steps: dict[str, Any]
+        cls,
+        cohort: Cohort,
+        rows: Sequence[int],
+        classes: Sequence[str],
+        steps: dict[str, Any],
     ) -> ImageSet:
         """Read and preprocess ``rows``; ``steps`` are the arguments of ``preprocessing``.
+
+        Where the environment variable MEDPROTO_CACHE names a folder, what was read before is taken
+        from there, see :mod:`.content_cache`.
 
         Raises:
             ImageReadError: if an image cannot be read; its row is named.
@@ -71,20 +81,29 @@ class ImageSet:
         references: list[ImageReference] = []
         placements: list[Placement] = []
 
-        def read(row: int) -> Any:
-            return transform({"image": cohort.image_source(row)})["image"]
+        folder = os.environ.get(CACHE_VARIABLE)
+        kept = ContentCache(Path(folder), steps) if folder else None
+
+        def decode(row: int) -> Prepared:
+            return prepared(transform({"image": cohort.image_source(row)})["image"])
+
+        def read(row: int) -> Prepared:
+            if kept is None:
+                return decode(row)
+            return kept.image(cohort.image_source(row), lambda: decode(row))
 
         def images() -> Iterator[Tensor]:
             with ThreadPool(READERS) as pool:
                 for image in pool.imap(read, rows):
-                    references.append(image.meta["reference"])
-                    placements.append(image.meta["placement"])
-                    yield image.as_tensor()
+                    references.append(image.reference)
+                    placements.append(image.placement)
+                    yield image.pixels
 
         try:
-            pixels = hold(images(), len(rows), (1, *steps["spatial_size"]))
-        except RuntimeError as error:  # MONAI wraps the reader's error, which is the one to show
-            if isinstance(error.__cause__, ImageReadError):
+            channels = 1 + len(cohort.channels)
+            pixels = hold(images(), len(rows), (channels, *steps["spatial_size"]))
+        except (RuntimeError, ImageReadError) as error:  # MONAI wraps the error of a reader
+            if isinstance(error, ImageReadError) or isinstance(error.__cause__, ImageReadError):
                 _name_bad_row(cohort, rows, read)
             raise
         return cls(
@@ -102,7 +121,7 @@ class ImageSet:
         return len(self.rows)
 
     def image(self, index: int) -> Tensor:
-        """Return the preprocessed image ``[1, *S]`` at a position of this set."""
+        """Return the preprocessed image ``[C, *S]`` at a position of this set."""
         return self.pixels[index]
 
     def placement(self, index: int) -> Placement:
@@ -114,7 +133,7 @@ class ImageSet:
         return self.references[index]
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, list[Any], list[int], list[str]]]:
-        """Yield ``(images [B, 1, *S], labels, positions, groups)`` in order, not augmented.
+        """Yield ``(images [B, C, *S], labels, positions, groups)`` in order, not augmented.
 
         A label is a number, or a list of ``K`` numbers for findings.
         """
@@ -144,8 +163,9 @@ def _name_bad_row(cohort: Cohort, rows: Sequence[int], read: Callable[[int], Any
     for row in rows:
         try:
             read(row)
-        except RuntimeError as error:
+        except (RuntimeError, ImageReadError) as error:
+            reason = error if isinstance(error, ImageReadError) else error.__cause__
             number = int(table["row"].iloc[row]) if "row" in table.columns else row
             raise ImageReadError(
-                f"row {number}: {error.__cause__} See all problems with `{cohort.check_command}`."
+                f"row {number}: {reason} See all problems with `{cohort.check_command}`."
             ) from error

@@ -66,6 +66,12 @@ class Ensemble:
                 f"an ensemble needs two or more different models, got {len(digests)} in "
                 f"{len(self.runs)} run(s)."
             )
+        channels = {run.config.data.channels for run in self.runs}
+        if len(channels) != 1:
+            raise ModelFileError(
+                "all runs of an ensemble must take the same channels in the same order, got "
+                f"{' and '.join(str(list(names)) for names in sorted(channels))}."
+            )
         kinds = {(run.card.classes, run.network.head) for run in self.runs}
         if len(kinds) != 1:
             raise ModelFileError(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medproto.data import Cohort
+from medproto.data import Cohort, check_cohort
 from medproto.errors import CohortError, ModelFileError
 from medproto.metrics import paired_difference, probabilities, prototype_quality
 from medproto.networks import PlainClassifier, ProtoPNet
@@ -25,6 +25,7 @@ from .doubt import Doubt
 from .inference import infer_logits, infer_similarities
 from .localization import LocatedCase, locate_evidence, summarize_localization
 from .runs import RunFolder
+from .training_input import OF_FILES, refuse
 
 __all__ = [
     "Evaluation",
@@ -170,8 +171,19 @@ def other_cohort(run: RunFolder, cohort: Cohort) -> Cohort:
     """Return the rows of another cohort with labels of the run, or all rows of a run of findings.
 
     Raises:
-        CohortError: if it has none of the classes, or not all of the findings.
+        CohortError: if it has none of the classes, or not all of the findings; or if a file cannot
+            be used: all are read first, in processes of their own.
     """
+    channels = run.config.data.channels
+    chosen = _with_labels_of(run, replace(cohort, channels=channels))
+    report = check_cohort(chosen, voi=run.card.preprocessing["voi"])
+    problems = [problem for problem in report.problems if problem.stage in OF_FILES]
+    if problems:
+        refuse(chosen, problems)
+    return chosen
+
+
+def _with_labels_of(run: RunFolder, cohort: Cohort) -> Cohort:
     classes, found = run.card.classes, cohort.classes
     if run.network.head == "multilabel":
         if not set(classes) <= set(cohort.label_columns):

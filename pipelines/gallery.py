@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +15,17 @@ from medproto.data import read_image
 from medproto.explain import source_box
 from medproto.networks import ProtoPNet
 from medproto.projection import PrototypeMatch
-from medproto.records import PrototypeSource
+from medproto.records import PixelBox, PrototypeSource
 
 from .datasets import ImageSet
+from .pictures import PrototypePicture
+from .raster import read_gray
+from .runs import write_json
+from .views import view_of
 
-__all__ = ["describe_sources", "write_pictures"]
+__all__ = ["describe_sources", "read_pictures", "renumber_boxes", "write_pictures"]
+
+BOXES = "boxes.json"
 
 
 def describe_sources(
@@ -54,13 +61,53 @@ def describe_sources(
 
 
 def write_pictures(folder: Path, sources: tuple[PrototypeSource, ...], images: ImageSet) -> None:
-    """Write each prototype's patch and its whole source image as 8-bit PNG."""
+    """Write each prototype's patch and its whole source image as 8-bit PNG.
+
+    Of several channels it is the first. Of volumes these are three planes through the middle of the
+    patch, and ``boxes.json`` says where the patch lies on them: by prototype, the boxes as
+    ``[row0, col0, row1, col1]``.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    boxes = {}
     for source in sources:
-        pixels = read_image(images.cohort.image_source(source.row), voi=images.voi).pixels
-        crop = pixels[tuple(slice(a, b) for a, b in zip(source.box.start, source.box.stop))]
-        _write_gray(folder / f"p{source.prototype:03d}.png", crop)
-        _write_gray(folder / f"p{source.prototype:03d}_source.png", pixels)
+        image = read_image(images.cohort.image_source(source.row), voi=images.voi)
+        pixels, reference = image.channels[0], image.reference
+        view = view_of(reference, source.box.center)
+        _write_gray(folder / f"p{source.prototype:03d}.png", view.patch(pixels, source.box))
+        _write_gray(folder / f"p{source.prototype:03d}_source.png", view.image(pixels))
+        if len(reference.shape) == 3:
+            boxes[source.prototype] = [box.to_list() for box in view.boxes(source.box)]
+    if boxes:
+        write_json(folder / BOXES, boxes)
+
+
+def read_pictures(folder: Path, sources: Sequence[PrototypeSource]) -> dict[int, PrototypePicture]:
+    """Read what :func:`write_pictures` left in ``RUN/prototypes``.
+
+    Raises:
+        OSError: if a file is missing.
+    """
+    path = folder / BOXES
+    planes = json.loads(path.read_text()) if path.exists() else {}
+    pictures = {}
+    for source in sources:
+        name, boxes = f"p{source.prototype:03d}", planes.get(str(source.prototype))
+        if boxes is None and len(source.box.start) == 3:
+            raise FileNotFoundError(f"{BOXES} must say where prototype {source.prototype} lies.")
+        pictures[source.prototype] = PrototypePicture(
+            crop=read_gray(folder / f"{name}.png"),
+            source=read_gray(folder / f"{name}_source.png"),
+            boxes=tuple(map(PixelBox.from_list, boxes)) if boxes else (source.box,),
+        )
+    return pictures
+
+
+def renumber_boxes(folder: Path, target: Path, kept: Sequence[int]) -> None:
+    """Take over where the prototypes ``kept`` lie, by new numbers; planes have no such file."""
+    if not (folder / BOXES).exists():
+        return
+    boxes = json.loads((folder / BOXES).read_text())
+    write_json(target / BOXES, {new: boxes[str(old)] for new, old in enumerate(kept)})
 
 
 def _write_gray(path: Path, pixels: NDArray[np.float32]) -> None:

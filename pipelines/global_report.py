@@ -17,12 +17,14 @@ from medproto.projection import PatchHit
 
 from .datasets import ImageSet
 from .evaluate import load_split
+from .gallery import read_pictures
 from .pages import NearestPatch, PrototypeCard, PrototypePage, prototype_page
 from .prototypes import nearest_of
-from .raster import FOR, cut, picture_uri
-from .report import now, prototype_pictures
+from .raster import FOR, picture_uri
+from .report import now
 from .runs import RunFolder, write_json
 from .strongest_weight import strongest_elsewhere
+from .views import picture_of, view_of
 
 __all__ = ["label_agrees", "label_name", "write_prototypes"]
 
@@ -94,18 +96,18 @@ def _load(run: RunFolder, split: str) -> ImageSet:
 def _cards(
     run: RunFolder, patches: dict[str, dict[int, list[NearestPatch]]], shown: Sequence[int]
 ) -> list[PrototypeCard]:
-    pictures = prototype_pictures(run.path / "prototypes", run.sources)
+    pictures = read_pictures(run.path / "prototypes", run.sources)
     weights = run.network.last_layer.weight.detach().double().cpu().numpy()  # [K, P]
     cards = []
     for p in shown:
         source, picture = run.sources[p], pictures[p]
-        own = weights[:, p].tolist()
+        own, boxes = weights[:, p].tolist(), [(box, FOR) for box in picture.boxes]
         stray = strongest_elsewhere(own, source.class_index, len(run.card.classes))
         cards.append(
             PrototypeCard(
                 source=source,
                 crop=picture_uri(picture.crop, side=OWN_SIDE),
-                picture=picture_uri(picture.source, boxes=[(picture.box, FOR)], side=OWN_SIDE),
+                picture=picture_uri(picture.source, boxes=boxes, side=OWN_SIDE),
                 weights=tuple(own),
                 stray=None if stray is None else run.card.classes[stray],
                 train=patches["train"][p],
@@ -133,11 +135,12 @@ def _patches(
     drawn: dict[int, dict[int, NearestPatch]] = {p: {} for p in shown}
     for position, entries in sorted(wanted.items()):
         row = images.rows[position]
-        pixels = read_image(images.cohort.image_source(row), voi=images.voi).pixels
+        pixels = read_image(images.cohort.image_source(row), voi=images.voi).channels[0]
         for p, rank, hit in entries:
             box = source_box(
                 run.network, images.image(position), images.placement(position), p, hit.cell
             )
+            view = view_of(images.reference(position), box.center)
             source = run.sources[p]
             drawn[p][rank] = NearestPatch(
                 row=row,
@@ -147,8 +150,8 @@ def _patches(
                 distance=hit.distance,
                 similarity=hit.similarity,
                 itself=(row, hit.cell) == (source.row, source.cell),
-                where=picture_uri(pixels, boxes=[(box, FOR)], side=WHERE_SIDE),
-                crop=picture_uri(cut(pixels, box), side=CROP_SIDE),
+                where=picture_of(view, pixels, boxes=[(box, FOR)], side=WHERE_SIDE),
+                crop=picture_uri(view.patch(pixels, box), side=CROP_SIDE),
             )
     return {p: [found[rank] for rank in sorted(found)] for p, found in drawn.items()}
 

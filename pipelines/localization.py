@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from medproto.data import read_mask
 from medproto.errors import CohortError, ImageReadError
-from medproto.explain import GradCam, cells_to_stored, network_box, prototype_grid
+from medproto.explain import CellMap, GradCam, network_box, prototype_grid
 from medproto.metrics import (
     bootstrap,
     box_area_share,
@@ -32,7 +32,7 @@ from medproto.metrics import (
     pointing_game,
 )
 from medproto.networks import ProtoPNet
-from medproto.records import CellGrid, HeadKind, PixelBox, Placement
+from medproto.records import HeadKind, PixelBox, Placement
 
 from .datasets import ImageSet
 
@@ -55,11 +55,8 @@ class LocatedCase:
         center: of the box of the largest positive contribution to the predicted class, the last
             threshold passed or the likeliest true finding; position in stored pixels.
         box: the box itself, stored pixels.
-        cells: similarities of that prototype, ``[*G]``.
-        cam_cells: Grad-CAM of the same logit, ``[*H]``; ``None`` if it was not asked for.
-        grid: where ``cells`` lie.
-        feature_grid: where ``cam_cells`` lie.
-        placement: of the stored image in the network's input.
+        similarity: of that prototype.
+        grad_cam: of the same logit; ``None`` if it was not asked for.
         packed_mask: of the stored image, by :func:`numpy.packbits`.
     """
 
@@ -67,25 +64,22 @@ class LocatedCase:
     correct: bool
     center: tuple[float, ...]
     box: PixelBox
-    cells: NDArray[np.float32]
-    cam_cells: NDArray[np.float32] | None
-    grid: CellGrid
-    feature_grid: CellGrid
-    placement: Placement
+    similarity: CellMap
+    grad_cam: CellMap | None
     packed_mask: NDArray[np.uint8]
 
     @property
     def heat(self) -> NDArray[np.float32]:
-        """Similarity map of the prototype, ``[rows, cols]``, scaled to [0, 1]."""
-        heat = cells_to_stored(self.cells, self.grid, self.placement)
+        """Similarity map of the prototype, ``[*S]``, scaled to [0, 1]."""
+        heat = self.similarity.drawn()
         return (heat - heat.min()) / max(float(np.ptp(heat)), 1e-12)
 
     @property
     def cam(self) -> NDArray[np.float32]:
-        """Grad-CAM, ``[rows, cols]``; zeros if it was not asked for."""
-        if self.cam_cells is None:
-            return np.zeros(self.placement.stored_shape, dtype=np.float32)
-        return cells_to_stored(self.cam_cells, self.feature_grid, self.placement)
+        """Grad-CAM, ``[*S]``; zeros if it was not asked for."""
+        if self.grad_cam is None:
+            return np.zeros(self.similarity.placement.stored_shape, dtype=np.float32)
+        return self.grad_cam.drawn()
 
     @property
     def peak(self) -> tuple[float, ...]:
@@ -95,10 +89,24 @@ class LocatedCase:
 
     @property
     def mask(self) -> NDArray[np.bool_]:
-        """What is marked, ``[rows, cols]``."""
-        shape = self.placement.stored_shape
+        """What is marked, ``[*S]``."""
+        shape = self.similarity.placement.stored_shape
         bits = np.unpackbits(self.packed_mask, count=int(np.prod(shape)))
         return bits.astype(np.bool_).reshape(shape)
+
+    @property
+    def upright(self) -> NDArray[np.bool_]:
+        """The mask in the axes of the network's input, see :func:`upright`."""
+        return upright(self.mask, self.similarity.placement)
+
+
+def upright(mask: NDArray[np.bool_], placement: Placement) -> NDArray[np.bool_]:
+    """Turn a stored mask to the axes of the network's input, in which all patients stand alike.
+
+    One place of all images means something there alone: files store volumes along any axes.
+    """
+    flips = tuple(slice(None, None, -1 if scale < 0 else 1) for scale in placement.scale)
+    return mask.transpose(placement.order)[flips]
 
 
 class Each(Sequence[Any]):
@@ -180,11 +188,12 @@ def _locate(
         correct=correct,
         center=box.center,
         box=box,
-        cells=output.similarities[0, top].cpu().numpy(),
-        cam_cells=GradCam(network).attribute(image, k) if grad_cam else None,
-        grid=prototype_grid(network, top),
-        feature_grid=network.feature_grid,
-        placement=placement,
+        similarity=CellMap(
+            output.similarities[0, top].cpu().numpy(), prototype_grid(network, top), placement
+        ),
+        grad_cam=CellMap(GradCam(network).attribute(image, k), network.feature_grid, placement)
+        if grad_cam
+        else None,
         packed_mask=np.packbits(mask),
     )
 
@@ -212,12 +221,13 @@ def _figures(
     measure = partial(bootstrap, groups=[images.groups[case.position] for case in cases], seed=seed)
     centers = [case.center for case in cases]
     hits = measure(pointing_game, centers, masks)
-    constant = measure(pointing_game, [fitted] * len(cases), masks, relative=True)
+    standing = Each(cases, "upright")
+    constant = measure(pointing_game, [fitted] * len(cases), standing, relative=True)
     middle = [image_center(len(cases[0].center))] * len(cases)
-    center = measure(pointing_game, middle, masks, relative=True)
+    center = measure(pointing_game, middle, standing, relative=True)
     energy = measure(energy_inside, Each(cases, "heat"), masks)
     area = measure(chance_by_area, masks)
-    shapes = [case.placement.stored_shape for case in cases]
+    shapes = [case.similarity.placement.stored_shape for case in cases]
     boxes = measure(box_area_share, [case.box for case in cases], shapes)
     shares = [case.box.size / float(np.prod(shape)) for case, shape in zip(cases, shapes)]
     return {
@@ -233,8 +243,11 @@ def _figures(
 
 
 def fitted_location(images: ImageSet) -> tuple[float, ...] | None:
-    """Return the best constant location of a set's masks; ``None`` if nothing is marked."""
-    masks = (mask for _, mask in _masks(images))
+    """Return the best constant location of a set's masks; ``None`` if nothing is marked.
+
+    Shares of the axes of the network's input, see :func:`upright`.
+    """
+    masks = (upright(mask, images.placement(position)) for position, mask in _masks(images))
     first = next(masks, None)
     return None if first is None else constant_location(chain([first], masks))
 

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medproto.explain import CellMap
 from medproto.records import Explanation, PixelBox, PrototypeEvidence
 
 from .raster import FOR, box_color, overlay
 from .score_sum import ScoreSum, score_sum
+from .views import View, view_of
 from .wording import side
 
 if TYPE_CHECKING:
@@ -55,14 +57,14 @@ class PrototypePicture:
     """How a prototype looks: a patch of a training image, and where it lies there.
 
     Args:
-        crop: ``[rows, cols]`` of the patch, in [0, 1].
-        source: ``[rows, cols]`` of the whole training image, in [0, 1].
-        box: of the patch, pixels of ``source``.
+        crop: ``[rows, cols]`` of the patch, in [0, 1]; of a volume three planes through it.
+        source: ``[rows, cols]`` of the whole training image, likewise.
+        boxes: of the patch, pixels of ``source``: one, or one a plane.
     """
 
     crop: Pixels
     source: Pixels
-    box: PixelBox
+    boxes: tuple[PixelBox, ...]
 
 
 def reasoning_figure(
@@ -70,7 +72,7 @@ def reasoning_figure(
     image: Pixels,
     *,
     prototypes: Mapping[int, PrototypePicture],
-    heat_maps: Mapping[int, Pixels],
+    heat_maps: Mapping[int, CellMap],
     class_index: int | None = None,
     rows: int = 5,
 ) -> Figure:
@@ -81,10 +83,9 @@ def reasoning_figure(
     all others, the bias and the total.
 
     Args:
-        image: ``[rows, cols]`` in [0, 1], the stored image.
+        image: ``[*S]`` in [0, 1], the stored image.
         prototypes: pictures by prototype; those of the shown rows are needed.
-        heat_maps: ``[rows, cols]`` similarity maps by prototype; a missing one leaves its place
-            empty.
+        heat_maps: similarity maps by prototype; a missing one leaves its place empty.
         class_index: the logit that is taken apart; ``None`` for the prediction's shown one.
         rows: number of prototypes shown.
 
@@ -115,7 +116,8 @@ def reasoning_figure(
             for ax, head in zip(axes, heads):
                 ax.set_title(head, fontsize=10, color=INK, fontweight="bold", loc="left")
         picture = prototypes[evidence.prototype]
-        _reasoning_row(axes, evidence, k, image, picture, heat_maps.get(evidence.prototype))
+        view = view_of(prediction.reference, evidence.box.center)
+        _reasoning_row(axes, view, evidence, k, image, picture, heat_maps.get(evidence.prototype))
     _sum_block(figure.add_subplot(grid[lines, :]), account, prediction.logit_names[k])
     figure.suptitle(
         f"Evidence for and against: {plain_text(prediction.logit_names[k])}"
@@ -127,21 +129,23 @@ def reasoning_figure(
 
 def _reasoning_row(
     axes: Sequence[Axes],
+    view: View,
     evidence: PrototypeEvidence,
     k: int,
     image: Pixels,
     picture: PrototypePicture,
-    heat: Pixels | None,
+    heat: CellMap | None,
 ) -> None:
     points = evidence.contributions[k]
     color = box_color(points)
-    _show(axes[0], image, evidence.box, color)
+    seen, boxes = view.image(image), view.boxes(evidence.box)
+    _show(axes[0], seen, boxes, color)
     _show(axes[1], picture.crop)
-    _show(axes[2], picture.source, picture.box, color)
+    _show(axes[2], picture.source, picture.boxes, color)
     if heat is None:
         axes[3].set_axis_off()
     else:
-        _show(axes[3], overlay(image, heat), evidence.box, color)
+        _show(axes[3], overlay(seen, view.heat(heat)), boxes, color)
     axes[4].set_axis_off()
     source = evidence.source
     text = (
@@ -198,8 +202,9 @@ def grad_cam_figure(
     figure = new_figure(11, 4.2)
     axes = figure.subplots(1, 3)
     name = plain_text(class_name)
-    _show(axes[0], image, box, FOR)
-    _show(axes[1], overlay(image, evidence_map), box, FOR)
+    boxes = () if box is None else (box,)
+    _show(axes[0], image, boxes)
+    _show(axes[1], overlay(image, evidence_map), boxes)
     _show(axes[2], overlay(image, grad_cam))
     for ax, title in zip(axes, ("Image", f"Similarity to prototype {prototype}", "Grad-CAM")):
         ax.set_title(title, fontsize=11, color=INK, loc="left")
@@ -228,7 +233,7 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _show(ax: Axes, pixels: Pixels, box: PixelBox | None = None, color: str = FOR) -> None:
+def _show(ax: Axes, pixels: Pixels, boxes: Sequence[PixelBox] = (), color: str = FOR) -> None:
     from matplotlib.patches import Rectangle
 
     ax.imshow(np.clip(pixels, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
@@ -237,7 +242,7 @@ def _show(ax: Axes, pixels: Pixels, box: PixelBox | None = None, color: str = FO
     ax.set_yticks([])
     for spine in ax.spines.values():
         spine.set_visible(False)
-    if box is not None:
+    for box in boxes:
         (row0, col0), (row1, col1) = box.start, box.stop
         # Pixel i covers [i, i + 1); imshow puts its centre at i, so half a pixel is taken off.
         place = ((col0 - 0.5, row0 - 0.5), col1 - col0, row1 - row0)

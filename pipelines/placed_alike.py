@@ -13,7 +13,14 @@ from torch import Tensor
 
 from medproto.data import Cohort
 from medproto.records import ImageReference, Placement
-from medproto.transforms import CropBody, FitImage, LoadRadiograph, crop_to
+from medproto.transforms import (
+    CropBody,
+    CropLungs,
+    FitImage,
+    LoadRadiograph,
+    OrientVolume,
+    crop_to,
+)
 
 from .config_sections import DataConfig
 
@@ -32,9 +39,10 @@ class PlacedAlike:
     def __init__(
         self, data: DataConfig, cohort: Cohort, references: Sequence[ImageReference | None]
     ) -> None:
-        side = data.image_size or 0
-        self._fit = FitImage((side, side), data.mode)
-        self._load = LoadRadiograph(data.voi) if data.crop == "body" else None
+        self._fit = FitImage(data.spatial_size, data.mode, spacing_mm=data.spacing_mm)
+        self._orient = OrientVolume()
+        self._crop = {"none": None, "body": CropBody(), "lungs": CropLungs()}[data.crop]
+        self._load = LoadRadiograph(data.voi)
         self._cohort = cohort
         self._references = references
 
@@ -59,8 +67,8 @@ class PlacedAlike:
         Raises:
             ImageReadError: if the image is needed, to find its crop, and cannot be read.
         """
-        found = MetaTensor(marks, meta={"reference": self._references[row]})
-        if self._load is not None:
-            image = self._load(self._cohort.image_source(row))
-            found = crop_to(found, CropBody().window(image))
+        found = self._orient(MetaTensor(marks, meta={"reference": self._references[row]}))
+        if self._crop is not None:
+            image = self._orient(self._load(self._cohort.image_source(row)))
+            found = crop_to(found, self._crop.window(image))
         return self._fit(found)

@@ -30,6 +30,7 @@ from medproto.records import PrototypeSource
 from .datasets import ImageSet
 from .doubt import fit_doubt
 from .evaluate import evaluate_model, load_split, load_twin
+from .gallery import renumber_boxes
 from .inference import count_from_floor
 from .last_layer_fit import fit_last_layer
 from .report import write_report
@@ -238,6 +239,7 @@ class _Pruning:
                     self.run.path / "prototypes" / name.format(old),
                     self.out / "prototypes" / name.format(new),
                 )
+        renumber_boxes(self.run.path / "prototypes", self.out / "prototypes", decision.kept)
 
     def _solve(self, network: ProtoPNet, sources: tuple[PrototypeSource, ...]) -> dict[str, Any]:
         train, config = self._splits["train"], self.run.config

@@ -15,28 +15,15 @@ from medproto.networks.model_file import write_atomically
 from medproto.records import PrototypeSource
 
 from .evaluate import Evaluation
+from .gallery import read_pictures
 from .pages import RunReport, run_report
-from .pictures import PrototypePicture
-from .raster import read_gray
 
-__all__ = ["now", "prototype_pictures", "write_report"]
+__all__ = ["now", "write_report"]
 
 
 def now() -> str:
     """Return the UTC time, ISO 8601 to the second."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def prototype_pictures(
-    folder: Path, sources: tuple[PrototypeSource, ...]
-) -> dict[int, PrototypePicture]:
-    """Read the pictures that a training left in ``RUN/prototypes``."""
-    pictures = {}
-    for source in sources:
-        crop = read_gray(folder / f"p{source.prototype:03d}.png")
-        whole = read_gray(folder / f"p{source.prototype:03d}_source.png")
-        pictures[source.prototype] = PrototypePicture(crop=crop, source=whole, box=source.box)
-    return pictures
 
 
 def write_report(
@@ -62,7 +49,7 @@ def write_report(
         metrics=metrics,
         history=pd.read_csv(out / "history.csv"),
         sources=sources,
-        pictures=prototype_pictures(out / "prototypes", sources),
+        pictures=read_pictures(out / "prototypes", sources),
         weights=network.last_layer.weight.detach().cpu().numpy(),
         probabilities=evaluation.probabilities,
         labels=evaluation.images.labels,

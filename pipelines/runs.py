@@ -95,9 +95,14 @@ class RunFolder:
                 or the file is missing, damaged or not the model card's, its paths aside.
         """
         expected = self.card.cohort_digest
-        findings = self.config.data.label_columns or ()
+        data = self.config.data
         try:
-            cohort = Cohort.read(self.path / "cohort.csv", group="group", label_columns=findings)
+            cohort = Cohort.read(
+                self.path / "cohort.csv",
+                group="group",
+                label_columns=data.label_columns or (),
+                channels=data.channels,
+            )
         except CohortError as error:
             raise _unreadable("cohort.csv") from error
         if cohort.content_digest != expected:

@@ -48,9 +48,9 @@ logger = logging.getLogger("medproto.train")
 MARKED = ("warm", "joint")
 """Steps in which marked regions count."""
 
-MEASURED = 64
-MEASURED_AT_ONCE = 16
-"""Images on which the place of the cells is measured, and in one batch."""
+MEASURED = {2: 64, 3: 16}
+MEASURED_AT_ONCE = {2: 16, 3: 4}
+"""Planes and volumes on which the place of the cells is measured, and in one batch."""
 
 
 @dataclass
@@ -281,9 +281,10 @@ class StepRunner:
         labels = self.train.labels.reshape(len(self.train), -1)
         shown = np.flatnonzero((labels >= 1).any(axis=1))
         random = np.random.default_rng(self.config.seed)
-        chosen = random.permutation(shown)[:MEASURED].tolist()
-        for start in range(0, len(chosen), MEASURED_AT_ONCE):
-            positions = chosen[start : start + MEASURED_AT_ONCE]
+        axes = self.modules.network.arguments["spatial_dims"]
+        chosen = random.permutation(shown)[: MEASURED[axes]].tolist()
+        for start in range(0, len(chosen), MEASURED_AT_ONCE[axes]):
+            positions = chosen[start : start + MEASURED_AT_ONCE[axes]]
             yield torch.stack([self.train.image(i) for i in positions])
 
     def _choose(self) -> None:

@@ -136,13 +136,12 @@ def _begin_folder(used: Usable, out: Path) -> Cohort:
 def _build(config: RunConfig, *, twin: bool, device: torch.device) -> TrainedModules:
     torch.manual_seed(config.seed)
     model, data = config.model, config.data
-    size = data.image_size or 0
     try:
         network = ProtoPNet(
-            2,
-            1,
+            len(data.spatial_size),
+            1 + len(data.channels),
             len(data.classes or ()) - (model.head == "ordinal"),
-            image_size=(size, size),
+            image_size=data.spatial_size,
             **model.model_dump(exclude={"initialization"}),
         )
     except ValueError as error:
@@ -210,8 +209,8 @@ class _Training:
 
     def _load(self, split: str) -> ImageSet:
         rows = self.cohort.table.index[self.cohort.table["split"] == split].tolist()
-        size, data = self.config.data.image_size, self.config.data
-        steps = {**_preprocessing(data), "spatial_size": (size, size)}
+        data = self.config.data
+        steps = {**_preprocessing(data), "spatial_size": data.spatial_size}
         logger.info("reading %d images (%s).", len(rows), split)
         return ImageSet.load(self.cohort, rows, data.classes or (), steps)
 
@@ -290,9 +289,10 @@ def _save_twin(out: Path, twin: PlainClassifier) -> None:
 def _preprocessing(data: DataConfig) -> dict[str, Any]:
     """Return the arguments of :func:`medproto.transforms.preprocessing`, as JSON types."""
     return {
-        "spatial_size": [data.image_size, data.image_size],
+        "spatial_size": list(data.spatial_size),
         "voi": data.voi,
         "mode": data.mode,
+        "spacing_mm": data.spacing_mm,
         "crop": data.crop,
         "blacken_outside": data.blacken_outside,
     }

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -14,20 +14,22 @@ import torch
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-from medproto.data import Cohort, CohortReport, Problem, check_cohort, read_files
+from medproto.data import Cohort, CohortReport, FilesRead, Problem, check_cohort, read_files
 from medproto.data.table import to_csv
 from medproto.errors import CohortError, ModelFileError
 from medproto.networks.model_file import write_atomically
 
-from .classes import choose_classes, choose_image_size, choose_stage
+from .classes import choose_classes, choose_image_size, choose_stage, choose_volume_stage
 from .config import ConfigError, RunConfig
 from .datasets import ImageSet
 from .initialization import shown_classes
 
 __all__ = [
+    "OF_FILES",
     "Usable",
     "check_groups",
     "find_device",
+    "refuse",
     "resolve",
     "snapshot",
     "usable",
@@ -37,8 +39,8 @@ __all__ = [
 
 logger = logging.getLogger("medproto.train")
 
-SKIPPED = ("image", "mask", "box")
-"""Stages of problems that ``data.skip_bad`` may leave out: those of one row's files."""
+OF_FILES = ("image", "axes", "mask", "box")
+"""Stages of problems that are of one row's files; ``data.skip_bad`` may leave these out."""
 
 LAST_STAGE = 7
 """Of EfficientNet-Lite0: a seventh of 224 pixels along an axis, as the published backbones."""
@@ -67,8 +69,9 @@ def with_classes(cohort: Cohort, config: RunConfig) -> Cohort:
         CohortError: if one is missing.
     """
     findings = config.data.label_columns
+    cohort = replace(cohort, channels=config.data.channels)
     if findings is not None:
-        cohort = Cohort(cohort.table, cohort.root, cohort.group_column, findings)
+        cohort = replace(cohort, label_columns=findings)
     return cohort.select(findings or choose_classes(cohort.classes, config.data.classes))
 
 
@@ -102,26 +105,49 @@ def usable(cohort: Cohort, config: RunConfig) -> Usable:
             "Write it with `medproto cohort split COHORT.csv --seed 0 --out COHORT.csv`."
         )
     files = read_files(cohort, config.data.voi)
-    report = check_cohort(cohort, voi=config.data.voi, files=files)
+    report = _checked(cohort, config, files)
     left_out: list[Problem] = []
     if config.data.skip_bad:
-        bad = [p for p in report.problems if p.stage in SKIPPED and p.row is not None]
+        bad = [p for p in report.problems if p.stage in OF_FILES and p.row is not None]
         left_out = [replace(problem, row=_own_row(cohort, problem)) for problem in bad]
         if bad:
             cohort = cohort.without({problem.row for problem in bad if problem.row is not None})
-            report = check_cohort(cohort, voi=config.data.voi, files=files)
+            report = _checked(cohort, config, files)
     if not report.ok:
-        first = report.problems[0]
-        row = _own_row(cohort, first)
-        where = "" if row is None else f"row {row}: "
-        skip = " Or leave such rows out: --set data.skip_bad=true." * (first.stage in SKIPPED)
-        raise CohortError(
-            f"the cohort has {len(report.problems)} problem(s), the first: {where}{first.reason} "
-            f"See them all with `{cohort.check_command}`.{skip}"
-        )
+        skip = report.problems[0].stage in OF_FILES
+        hint = " Or leave such rows out: --set data.skip_bad=true." if skip else ""
+        refuse(cohort, report.problems, hint)
     for problem in left_out:
         logger.warning("left out: row %d (%s): %s", problem.row, problem.stage, problem.reason)
     return Usable(cohort, report, tuple(left_out))
+
+
+def _checked(cohort: Cohort, config: RunConfig, files: FilesRead) -> CohortReport:
+    """Check a cohort, and that its images have what the preprocessing needs."""
+    report = check_cohort(cohort, voi=config.data.voi, files=files)
+    if config.data.mode != "spacing":
+        return report
+    reason = "data.mode=spacing needs the distance of the pixels, and the file does not say it."
+    lacking = [
+        Problem(row, "image", reason)
+        for row, reference in enumerate(report.references)
+        if reference is not None and reference.spacing_mm is None
+    ]
+    return replace(report, problems=(*report.problems, *lacking))
+
+
+def refuse(cohort: Cohort, problems: Sequence[Problem], hint: str = "") -> NoReturn:
+    """Name the first of some problems, and how to see them all.
+
+    Raises:
+        CohortError: always.
+    """
+    row = _own_row(cohort, problems[0])
+    where = "" if row is None else f"row {row}: "
+    raise CohortError(
+        f"the cohort has {len(problems)} problem(s), the first: {where}{problems[0].reason} "
+        f"See them all with `{cohort.check_command}`.{hint}"
+    )
 
 
 def _own_row(cohort: Cohort, problem: Problem) -> int | None:
@@ -166,12 +192,8 @@ def check_groups(
 
 def resolve(config: RunConfig, cohort: Cohort, report: CohortReport) -> RunConfig:
     """Fill in what the configuration leaves to the data, so that the saved one is complete."""
-    longest = max(max(r.shape) for r in report.references if r is not None)
-    size = config.data.image_size or choose_image_size(longest)
-    stage = config.model.stage
-    if stage is None and config.model.backbone == "efficientnet_lite0":
-        # The paper compares the last features, however few cells they have.
-        stage = LAST_STAGE if config.preset == "paper" else choose_stage(size)
+    shapes = [r.shape for r in report.references if r is not None]
+    size = _image_size(config, shapes)
     classes = config.data.label_columns
     if classes is None:
         classes = choose_classes(cohort.classes, config.data.classes)
@@ -182,8 +204,40 @@ def resolve(config: RunConfig, cohort: Cohort, report: CohortReport) -> RunConfi
             "model.head=multiclass, or ordinal for grades."
         )
     data = config.data.model_copy(update={"classes": classes, "image_size": size})
-    model = config.model.model_copy(update={"stage": stage})
+    model = config.model.model_copy(update=_backbone(config, data.spatial_size))
     return config.model_copy(update={"data": data, "model": model})
+
+
+def _image_size(config: RunConfig, shapes: Sequence[tuple[int, ...]]) -> int | tuple[int, ...]:
+    """Return the side of planes, or the three sides of volumes."""
+    axes = len(shapes[0])
+    size = config.data.image_size or choose_image_size(max(map(max, shapes)), axes=axes)
+    if axes == 3:
+        return (size,) * 3 if isinstance(size, int) else size
+    if not isinstance(size, int):
+        raise ConfigError(
+            f"data.image_size must be one side for planes, got {list(size)}; three are for volumes."
+        )
+    return size
+
+
+def _backbone(config: RunConfig, sides: Sequence[int]) -> dict[str, Any]:
+    """Return backbone, stage and weights as far as they are left to the data."""
+    model, volumes = config.model, len(sides) == 3
+    backbone = model.backbone or ("resnet18" if volumes else "efficientnet_lite0")
+    stage = model.stage
+    if stage is None and backbone == "efficientnet_lite0":
+        # The paper compares the last features, however few cells they have.
+        stage = LAST_STAGE if config.preset == "paper" else choose_stage(sides[0])
+    elif stage is None and model.backbone is None:
+        stage = choose_volume_stage(sides)
+    weights = model.weights
+    if weights == "package" and (volumes or len(config.data.channels) not in (0, 2)):
+        weights = None
+        logger.info(
+            "there are no pretrained weights for such images; the backbone starts at random."
+        )
+    return {"backbone": backbone, "stage": stage, "weights": weights}
 
 
 def snapshot(cohort: Cohort, report: CohortReport, out: Path) -> Cohort:
@@ -196,12 +250,16 @@ def snapshot(cohort: Cohort, report: CohortReport, out: Path) -> Cohort:
     if "row" not in table.columns:
         table["row"] = range(len(table))
     table["pixel_digest"] = [r.pixel_digest if r else "" for r in report.references]
-    table["synthetic"] = [int(bool(r and r.synthetic)) for r in report.references]
+    told = table["synthetic"] if "synthetic" in table.columns else [""] * len(table)
+    table["synthetic"] = [
+        int(bool(r and r.synthetic) or str(cell).strip() == "1")
+        for r, cell in zip(report.references, told, strict=True)
+    ]
     findings = cohort.label_columns
     # The digests are there by now: without groups these are the groups, and no file is read again.
-    table["group"] = Cohort(table, cohort.root, cohort.group_column, findings).groups()
+    table["group"] = replace(cohort, table=table).groups()
     path, new = out / "cohort.csv", out / ".cohort.csv"
-    Cohort(table, cohort.root, "group", findings).save(new)
+    replace(cohort, table=table, group_column="group").save(new)
     if path.exists() and path.read_bytes() != new.read_bytes():
         new.unlink()
         raise ModelFileError(
@@ -209,4 +267,4 @@ def snapshot(cohort: Cohort, report: CohortReport, out: Path) -> Cohort:
             "train into a new folder."
         )
     new.replace(path)
-    return Cohort.read(path, group="group", label_columns=findings)
+    return Cohort.read(path, group="group", label_columns=findings, channels=cohort.channels)

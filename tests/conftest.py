@@ -20,6 +20,20 @@ def _no_environment_leaks():
 
 
 @pytest.fixture(scope="session")
+def pixel_map():
+    """Return a function that makes a map with a cell for each pixel."""
+    from medproto.explain import CellMap
+    from medproto.records import CellGrid, Placement
+
+    def make(values):
+        ones, halves = (1.0,) * values.ndim, (0.5,) * values.ndim
+        grid = CellGrid(values.shape, halves, ones, ones)
+        return CellMap(values, grid, Placement.identity(values.shape))
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def real_data():
     """Folder of real images; tests that need it skip where it is absent."""
     folder = os.environ.get("MEDPROTO_DATA", "")

@@ -12,12 +12,13 @@ from .evidence import (
     source_box,
 )
 from .faithfulness import box_faithfulness
-from .geometry import cells_to_network, cells_to_stored
+from .geometry import CellMap, cells_to_network, cells_to_stored
 from .grad_cam import GradCam
 from .prototype_boxes import prototype_boxes, prototype_grid
 
 __all__ = [
     "COMPLETENESS_TOLERANCE",
+    "CellMap",
     "GradCam",
     "Shifts",
     "attribute_place",

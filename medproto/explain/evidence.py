@@ -30,7 +30,7 @@ from ..records import (
 )
 from .boxes import Box
 from .faithfulness import box_faithfulness
-from .geometry import cells_to_stored
+from .geometry import CellMap
 from .prototype_boxes import prototype_boxes, prototype_grid
 
 __all__ = [
@@ -220,11 +220,11 @@ def _box_round(
 @torch.no_grad()
 def heat_maps(
     network: ProtoPNet, image: Tensor, prototypes: Sequence[int], placement: Placement
-) -> dict[int, NDArray[np.float32]]:
-    """Similarity maps of some prototypes on the stored pixels ``[*S]`` of one image ``[C, *S]``."""
+) -> dict[int, CellMap]:
+    """Similarity maps of some prototypes, to be drawn on the stored image of ``[C, *S]``."""
     output = network.evidence(image[None])
     maps = output.similarities[0].float().cpu().numpy()
-    return {p: cells_to_stored(maps[p], prototype_grid(network, p), placement) for p in prototypes}
+    return {p: CellMap(maps[p], prototype_grid(network, p), placement) for p in prototypes}
 
 
 def source_box(

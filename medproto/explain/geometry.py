@@ -10,6 +10,7 @@ may shift them by half a stride against a naive stretch of the map over the imag
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..records import CellGrid, Placement
 
-__all__ = ["cells_to_network", "cells_to_stored", "interpolate"]
+__all__ = ["CellMap", "cells_to_network", "cells_to_stored", "interpolate"]
 
 Array = NDArray[np.float32]
 
@@ -36,9 +37,42 @@ def cells_to_network(values: Array, grid: CellGrid, network_shape: Sequence[int]
 
 def cells_to_stored(values: Array, grid: CellGrid, placement: Placement) -> Array:
     """Interpolate maps of cells ``[..., *G]`` linearly to the stored pixels of the image."""
+    centers = [np.arange(side) + 0.5 for side in placement.stored_shape]
+    return _at_stored(values, grid, placement, centers)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CellMap:
+    """A map of cells that is drawn where and when it is looked at: of a volume it is large.
+
+    Args:
+        values: ``[*G]``.
+        grid: where the cells lie.
+        placement: of the stored image in the network's input.
+    """
+
+    values: Array
+    grid: CellGrid
+    placement: Placement
+
+    def drawn(self) -> Array:
+        """Return the map on all stored pixels, ``[*S]``."""
+        return cells_to_stored(self.values, self.grid, self.placement)
+
+    def at(self, positions: Sequence[NDArray[np.floating[Any]]]) -> Array:
+        """Return the map at stored positions, given axis by axis: an array of as many sides."""
+        return _at_stored(self.values, self.grid, self.placement, positions)
+
+
+def _at_stored(
+    values: Array,
+    grid: CellGrid,
+    placement: Placement,
+    stored: Sequence[NDArray[np.floating[Any]]],
+) -> Array:
     order = placement.order
     positions = [
-        (np.arange(placement.stored_shape[axis]) + 0.5) * scale + offset
+        stored[axis] * scale + offset
         for axis, scale, offset in zip(order, placement.scale, placement.offset, strict=True)
     ]
     out = interpolate(values, grid, positions)

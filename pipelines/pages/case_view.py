@@ -18,6 +18,7 @@ from ..head_words import HEAD_WORDS
 from ..raster import FOR, box_color, picture_uri
 from ..score_sum import score_sum
 from ..strongest_weight import strongest_elsewhere
+from ..views import picture_of, view_of
 from ..wording import doubts, side
 from .models import CasePage
 
@@ -58,6 +59,7 @@ def case_context(case: CasePage) -> dict[str, Any]:
         "image": sections[0]["boxed_image"] if len(sections) == 1 else _main_places(case, logits),
         "completeness_error": explanation.completeness_error,
         "image_facts": _image_facts(prediction.reference),
+        "volume": len(prediction.reference.shape) == 3,
     }
 
 
@@ -106,6 +108,7 @@ def _section(case: CasePage, k: int) -> dict[str, Any]:
     boxes = [(e.box, box_color(e.contributions[k])) for e in reversed(shown[:BOXED])]
     width = MAIN_SIDE if len(prediction.shown_logits) == 1 else SECTION_SIDE
     grad_cam = case.grad_cams.get(k)
+    view = view_of(prediction.reference, shown[0].box.center)
     return {
         "name": prediction.logit_names[k],
         "passed": prediction.logits[k] > 0,
@@ -113,13 +116,14 @@ def _section(case: CasePage, k: int) -> dict[str, Any]:
         "probability": None if prediction.head == "ordinal" else prediction.probabilities[k],
         "sum": account,
         "rows": [_row(case, evidence, k, place) for place, evidence in enumerate(shown, start=1)],
-        "boxed": len(boxes),
+        "asked": len(boxes),
+        "boxed": sum(bool(view.boxes(box)) for box, _ in boxes),
         "neutral": any(e.contributions[k] == 0 for e in shown[:BOXED]),
-        "boxed_image": picture_uri(case.image, boxes=boxes, side=width),
+        "boxed_image": picture_of(view, case.image, boxes=boxes, side=width),
         "similar": _most_similar(explanation, k),
         "grad_cam": None
         if grad_cam is None
-        else picture_uri(case.image, heat=grad_cam, side=MAIN_SIDE),
+        else picture_of(view, case.image, cells=grad_cam, side=MAIN_SIDE),
         "evidence_map": _evidence_map(case, shown, k),
     }
 
@@ -127,7 +131,8 @@ def _section(case: CasePage, k: int) -> dict[str, Any]:
 def _main_places(case: CasePage, logits: list[int]) -> str:
     """The image with one box a finding, that of its largest contribution."""
     first = [case.explanation.ranked(k)[0] for k in logits]
-    return picture_uri(case.image, boxes=[(e.box, FOR) for e in first], side=MAIN_SIDE)
+    view = view_of(case.explanation.prediction.reference, first[0].box.center)
+    return picture_of(view, case.image, boxes=[(e.box, FOR) for e in first], side=MAIN_SIDE)
 
 
 def _row(case: CasePage, evidence: PrototypeEvidence, k: int, place: int) -> dict[str, Any]:
@@ -136,16 +141,21 @@ def _row(case: CasePage, evidence: PrototypeEvidence, k: int, place: int) -> dic
     heat = case.heat_maps.get(evidence.prototype)
     color = box_color(points)
     boxes = [(evidence.box, color)]
+    view = view_of(case.explanation.prediction.reference, evidence.box.center)
     return {
         "place": place,
         "evidence": evidence,
         "side": side(points),
         "weight": evidence.weights[k],
         "points": points,
-        "where": picture_uri(case.image, boxes=boxes, side=ROW_SIDE),
-        "heat": None if heat is None else picture_uri(case.image, heat=heat, side=ROW_SIDE),
+        "where": picture_of(view, case.image, boxes=boxes, side=ROW_SIDE),
+        "heat": None if heat is None else picture_of(view, case.image, cells=heat, side=ROW_SIDE),
         "crop": picture_uri(picture.crop, side=CROP_SIDE),
-        "source": picture_uri(picture.source, boxes=[(picture.box, color)], side=ROW_SIDE),
+        "source": picture_uri(
+            picture.source,
+            boxes=[(box, color) for box in picture.boxes],
+            side=round(ROW_SIDE * view.enlarged),
+        ),
         "box": box_text(evidence.box),
         "box_mm": None if evidence.box_mm is None else millimetres(evidence.box_mm),
         "faithfulness": _faithfulness(evidence.faithfulness),
@@ -181,7 +191,8 @@ def _evidence_map(case: CasePage, shown: list[PrototypeEvidence], k: int) -> dic
         return None
     first = speaking[0]
     heat = case.heat_maps[first.prototype]
-    uri = picture_uri(case.image, heat=heat, boxes=[(first.box, FOR)], side=MAIN_SIDE)
+    view = view_of(case.explanation.prediction.reference, first.box.center)
+    uri = picture_of(view, case.image, cells=heat, boxes=[(first.box, FOR)], side=MAIN_SIDE)
     return {"prototype": first.prototype, "uri": uri}
 
 

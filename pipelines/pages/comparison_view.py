@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..raster import FOR, picture_uri
+from ..raster import FOR
+from ..views import picture_of, view_of
 from .models import ComparisonCase, ComparisonPage
 
 __all__ = ["comparison_context"]
@@ -41,9 +42,11 @@ def _row(row: Any, bar: float) -> dict[str, Any]:
 
 def _case(case: ComparisonCase) -> dict[str, Any]:
     finding = [] if case.mask_box is None else [(case.mask_box, FINDING)]
-    panels = [{"name": "Image", "uri": picture_uri(case.image, boxes=finding, side=SIDE)}]
-    for name, heat in case.maps.items():
+    view = view_of(case.reference, None if case.mask_box is None else case.mask_box.center)
+    panels = [{"name": "Image", "uri": picture_of(view, case.image, boxes=finding, side=SIDE)}]
+    for name, cells in case.maps.items():
         own = [(case.boxes[name], FOR)] if name in case.boxes else []
-        uri = picture_uri(case.image, heat=heat, boxes=[*finding, *own], side=SIDE)
+        view = view_of(case.reference, case.points[name])
+        uri = picture_of(view, case.image, cells=cells, boxes=[*finding, *own], side=SIDE)
         panels.append({"name": name, "uri": uri})
     return {"title": case.title, "note": case.note, "panels": panels}

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from medproto.records import Explanation, HeadKind, PixelBox, PrototypeSource
+from medproto.explain import CellMap
+from medproto.records import Explanation, HeadKind, ImageReference, PixelBox, PrototypeSource
 
 from ..pictures import PrototypePicture
 
@@ -54,11 +55,11 @@ class CasePage:
     Args:
         title: pseudonymous name of the case, e.g. ``"Row 12 of the cohort"``.
         explanation: of the image.
-        image: ``[rows, cols]`` as stored.
+        image: ``[*S]`` as stored.
         prototypes: pictures by prototype; needed for the ``shown`` largest contributions to each
             logit that is shown: of each present finding, or of the predicted class.
-        heat_maps: ``[rows, cols]`` similarity maps by prototype; a missing one is left out.
-        grad_cams: ``[rows, cols]``, >= 0, by logit; a missing one is left out.
+        heat_maps: similarity maps by prototype; a missing one is left out.
+        grad_cams: >= 0, by logit; a missing one is left out.
         grad_cam_layer: name of the layer they were computed at.
         record: ``None`` stamps the page "not recorded".
         true_label: label of the cohort table; ``None`` where it is not known.
@@ -71,8 +72,8 @@ class CasePage:
     explanation: Explanation
     image: Pixels
     prototypes: Mapping[int, PrototypePicture]
-    heat_maps: Mapping[int, Pixels]
-    grad_cams: Mapping[int, Pixels] = field(default_factory=dict)
+    heat_maps: Mapping[int, CellMap]
+    grad_cams: Mapping[int, CellMap] = field(default_factory=dict)
     grad_cam_layer: str = ""
     record: RecordStamp | None = None
     true_label: str | None = None
@@ -142,16 +143,21 @@ class ComparisonCase:
 
     Args:
         title: pseudonymous name.
-        image: ``[rows, cols]``.
-        maps: by name of the method, ``[rows, cols]`` each.
+        reference: of the image.
+        image: ``[*S]`` as stored.
+        maps: by name of the method.
+        points: by name of the method, the place in stored pixels that it points at: planes of a
+            volume go through it.
         boxes: by name of the method; a method without a box has none.
         mask_box: box around the finding; ``None`` draws none.
         note: e.g. whether the prediction is right.
     """
 
     title: str
+    reference: ImageReference
     image: Pixels
-    maps: Mapping[str, Pixels]
+    maps: Mapping[str, CellMap]
+    points: Mapping[str, Sequence[float]]
     boxes: Mapping[str, PixelBox] = field(default_factory=dict)
     mask_box: PixelBox | None = None
     note: str = ""

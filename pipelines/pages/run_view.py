@@ -204,5 +204,7 @@ def _prototype(report: RunReport, source: PrototypeSource) -> dict[str, Any]:
         "crop": None if picture is None else picture_uri(picture.crop, side=CROP_SIDE),
         "picture": None
         if picture is None
-        else picture_uri(picture.source, boxes=[(picture.box, FOR)], side=SOURCE_SIDE),
+        else picture_uri(
+            picture.source, boxes=[(box, FOR) for box in picture.boxes], side=SOURCE_SIDE
+        ),
     }

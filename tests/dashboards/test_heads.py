@@ -160,24 +160,24 @@ def test_two_classes_with_one_logit_have_no_choice(head_case, start):
     assert len(app.radio) == 0
 
 
-def test_the_viewer_names_the_logit_and_starts_anew_for_another(findings):
+def test_the_viewer_names_the_logit_and_starts_anew_for_another(findings, pixel_map):
     folder, log = findings
     run = read_run(folder)
     with np.load(folder / "rebuilt.npz") as arrays:
-        image, cam = arrays["image"], arrays["grad_cam"]
+        image, cams = arrays["image"], dict.fromkeys((0, 1), pixel_map(arrays["grad_cam"]))
     data = [
-        case_data(read_case(str(log), run, 1, logit=k), rebuilt(image, {k: cam}), run, folder)
+        case_data(read_case(str(log), run, 1, logit=k), rebuilt(image, cams), run, folder)
         for k in (0, 1)
     ]
     assert [entry["logit"] for entry in data] == ["nodule", "effusion"]
     assert data[0]["key"] != data[1]["key"]
-    assert data[0]["gradCam"]
+    assert data[0]["views"][0]["gradCam"]
     assert data[0]["evidence"][0]["card"]["title"].startswith("Prototype ")
     assert ", finding " in data[0]["evidence"][0]["card"]["title"]
 
 
 def rebuilt(image, grad_cams):
-    reference = SimpleNamespace(window=None)
+    reference = SimpleNamespace(window=None, shape=image.shape)
     return SimpleNamespace(
         image=image,
         grad_cams=grad_cams,

@@ -124,13 +124,14 @@ def pictures(sources):
         whole = disc(center=(26 + source.prototype, 28), radius=8 + source.prototype)
         box = source.box
         crop = whole[box.start[0] : box.stop[0], box.start[1] : box.stop[1]]
-        out[source.prototype] = PrototypePicture(crop, whole, box)
+        out[source.prototype] = PrototypePicture(crop, whole, (box,))
     return out
 
 
 @pytest.fixture(scope="session")
-def maps():
-    return {0: heat(), 1: heat(center=(80, 20)), 2: heat(center=(38, 52))}
+def maps(pixel_map):
+    drawn = (heat(), heat(center=(80, 20)), heat(center=(38, 52)))
+    return {p: pixel_map(values) for p, values in enumerate(drawn)}
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ def test_an_empty_file_means_defaults(tmp_path):
     [
         (
             "data.size=1",
-            r"data\.size is not a key\. Known here: augment, blacken_outside, classes, crop",
+            r"data\.size is not a key\. Known here: augment, blacken_outside, channels, classes",
         ),
         ("date.size=1", r"date is not a key\. Known here: data, last_layer, model, preset, seed"),
         ("data.image_size=4", r"data\.image_size: .*16.*got 4"),
@@ -50,6 +50,9 @@ def test_an_empty_file_means_defaults(tmp_path):
         ("model.prototype_size=[1,0]", r"^model\.prototype_size: .*equal to 1"),
         ("model.weights=''", r"model\.weights: .*at least 1"),
         ("model.pretrained=true", r"model\.pretrained is not a key\. Known here: .*weights"),
+        ("data.mode=spacing", r"data\.mode=spacing and data\.spacing_mm must be given together"),
+        ("data.spacing_mm=2", r"must be given together, got mode letterbox and spacing_mm 2"),
+        ("data.image_size=[32,32]", r"data\.image_size"),
         ("data.repeats=0", r"data\.repeats: .*equal to 1, got 0"),
         ("training.steps_per_epoch=0", r"training\.steps_per_epoch: .*equal to 1, got 0"),
         ("training.schedule=once", r"training\.schedule: .*'single' or 'repeated', got 'once'"),

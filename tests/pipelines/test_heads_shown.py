@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from audit.prediction import read_prediction
+from medproto.explain import CellMap
 from medproto.metrics import probabilities
 from medproto.networks import ModelCard
-from medproto.records import PixelBox, PrototypeSource
+from medproto.records import CellGrid, PixelBox, Placement, PrototypeSource
 from pipelines.cases import judge_prediction
 from pipelines.doubt import Judgement
 from pipelines.events import prediction_payload
@@ -96,14 +97,17 @@ class Words(HTMLParser):
 
 def page_of(explanation, image, **changes):
     count = len(explanation.evidence)
-    whole = PrototypePicture(image[10:40, 12:44], image, explanation.evidence[0].source.box)
+    whole = PrototypePicture(image[10:40, 12:44], image, (explanation.evidence[0].source.box,))
+    ones = (1.0, 1.0)
+    grid = CellGrid(image.shape, (0.5, 0.5), ones, ones)
+    drawn = CellMap(image, grid, Placement.identity(image.shape))
     options = {
         "title": "Row 12",
         "explanation": explanation,
         "image": image,
         "prototypes": dict.fromkeys(range(count), whole),
-        "heat_maps": dict.fromkeys(range(count), image),
-        "grad_cams": dict.fromkeys(explanation.prediction.shown_logits, image),
+        "heat_maps": dict.fromkeys(range(count), drawn),
+        "grad_cams": dict.fromkeys(explanation.prediction.shown_logits, drawn),
         "grad_cam_layer": "backbone stage 2",
         "shown": 3,
     }

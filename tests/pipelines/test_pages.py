@@ -86,7 +86,7 @@ def report(metrics, history, sources, pictures):
 
 
 @pytest.fixture
-def comparison(image, maps):
+def comparison(image, maps, explanation):
     rows = [
         ComparisonRow("prototype", "box", False, interval(0.8), interval(0.4)),
         ComparisonRow("Grad-CAM", "peak", False, interval(0.27), None),
@@ -96,8 +96,10 @@ def comparison(image, maps):
     cases = [
         ComparisonCase(
             title="Row 12",
+            reference=explanation.prediction.reference,
             image=image,
             maps={"prototype": maps[0], "Grad-CAM": maps[1]},
+            points={"prototype": (40.0, 50.0), "Grad-CAM": (80.5, 20.5)},
             boxes={"prototype": PixelBox((30, 38), (50, 62))},
             mask_box=PixelBox((31, 41), (50, 60)),
             note="predicted right",
@@ -282,7 +284,7 @@ def test_names_from_data_are_letters_and_no_markup(
             replace(
                 comparison, title=ATTACK,
                 cases=[replace(comparison.cases[0], title=ATTACK, note=ATTACK, maps={
-                    ATTACK: comparison.cases[0].image})],
+                    ATTACK: comparison.cases[0].maps["prototype"]}, points={ATTACK: (1, 1)})],
             )
         ),
     ]  # fmt: skip

@@ -55,7 +55,7 @@ def test_a_shown_prototype_needs_its_picture(explanation, image, maps):
 
 def test_grad_cam_names_method_layer_and_target(explanation, image, maps):
     figure = grad_cam_figure(
-        image, maps[0], maps[1], layer="features", class_name="no$dule", prototype=0,
+        image, maps[0].values, maps[1].values, layer="features", class_name="no$dule", prototype=0,
         box=explanation.evidence[0].box,
     )  # fmt: skip
     text = " ".join(words(figure))

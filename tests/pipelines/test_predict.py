@@ -137,10 +137,10 @@ def test_a_recorded_case_is_rebuilt(tiny_run, log):
     case = rebuild_case(tiny_run.path, payload, row)
     assert case.largest_difference < 1e-5
     (grad_cam,) = case.grad_cams.values()
-    assert case.image.shape == grad_cam.shape == (64, 64)
-    assert grad_cam.min() >= 0
+    assert case.image.shape == grad_cam.drawn().shape == (64, 64)
+    assert grad_cam.drawn().min() >= 0
     assert sorted(case.heat_maps) == list(range(6))
-    assert all(values.shape == (64, 64) for values in case.heat_maps.values())
+    assert all(cells.drawn().shape == (64, 64) for cells in case.heat_maps.values())
     with pytest.raises(ValueError, match="another model digest"):
         rebuild_case(tiny_run.path, {**payload, "model_digest": "sha256:0"}, row)
     with pytest.raises(ValueError, match="pixels are not those of the record"):

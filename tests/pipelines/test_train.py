@@ -76,6 +76,7 @@ def test_the_card_and_the_configuration_are_complete(tiny_run, tiny_config):
         "spatial_size": [64, 64],
         "voi": "voi",
         "mode": "letterbox",
+        "spacing_mm": None,
         "crop": "none",
         "blacken_outside": False,
     }

@@ -18,8 +18,10 @@ def box_of(heat, pixel):
     return box
 
 
-def box_by_definition(values, grid, shape, cell, percentile=95.0):
+def box_by_definition(values, grid, shape, cell, percentile=None):
     """Tiles not below the percentile, labelled one map at a time; drawn by scipy, in pixels."""
+    if percentile is None:
+        percentile = {1: 95.0, 2: 95.0, 3: 98.9}[len(shape)]
     sides = [max(int(stride // 4), 1) for stride in grid.stride]
     tiles = [
         [(low, min(low + side, n)) for low in range(0, n, side)]

@@ -180,7 +180,7 @@ def test_heat_maps_and_source_box(network):
     image = torch.rand(1, 64, 64)
     maps = heat_maps(network, image, [0, 4], PLACEMENT)
     assert set(maps) == {0, 4}
-    assert maps[0].shape == (128, 64)
+    assert maps[0].drawn().shape == (128, 64)
     box = source_box(network, image, PLACEMENT, 0, (2, 2))
     assert all(b <= n for b, n in zip(box.stop, (128, 64)))
 
