@@ -21,10 +21,18 @@ def speed_options(doc, *, pairs, size=224):
     )
     if size is not None:
         parser.add_argument("--size", type=int, default=size, help="side of the images in pixels")
-    parser.add_argument("--pairs", type=int, default=pairs, help="measurements of each row")
+    parser.add_argument("--pairs", type=count, default=pairs, help="measurements of each row")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--save", action="store_true", help="write results/NAME.json, too")
     return parser
+
+
+def count(text):
+    """A whole number of at least 1, from the command line."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}.")
+    return value
 
 
 def stamp(name, options):

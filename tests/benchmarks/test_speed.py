@@ -52,6 +52,12 @@ def test_whole_schedule_adds_its_parts(script):
     assert published == 3 * 5 * 2 + 3 * 26 * 20 + 3 * 1000
 
 
+def test_no_measurement_at_all_is_refused(script, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        script("projection").main(["--pairs", "0"])
+    assert "--pairs: must be at least 1, got 0." in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("_same_threads")
 @pytest.mark.parametrize("name", QUICK)
 def test_a_quick_run(name, script, capsys, tmp_path):
