@@ -84,7 +84,11 @@ def load_case(run: RunFolder, source: ImageSource) -> MetaTensor:
     except RuntimeError as error:  # MONAI wraps the reader's error, which is the one to show
         if isinstance(error.__cause__, ImageReadError):
             raise error.__cause__ from error
-        raise
+        cause = type(error.__cause__ or error).__name__
+        raise ImageReadError(
+            f"the image could not be prepared for the network ({cause}), which the check of a "
+            "file should have foreseen; please report it."
+        ) from error
     wanted = run.network.arguments["in_channels"]
     if len(image) != wanted:
         columns = ", ".join(("image", *run.config.data.channels))

@@ -106,7 +106,7 @@ def parse_column(name: str, values: Iterable[Any]) -> list[Any]:
     """
     texts = texts_of(values)
     if name in _OPTIONAL_NUMBERS:
-        return [_optional(name, text) for text in texts]
+        return [_optional(name, row, text) for row, text in enumerate(texts)]
     if name not in _WHOLE_NUMBERS:
         return texts
     try:
@@ -115,12 +115,12 @@ def parse_column(name: str, values: Iterable[Any]) -> list[Any]:
         raise CohortError(f"column {name!r} must hold whole numbers from 0 in every row.") from None
 
 
-def _optional(name: str, text: str) -> str:
+def _optional(name: str, row: int, text: str) -> str:
     try:
         return text and str(_whole(text))
     except (ValueError, OverflowError):
         raise CohortError(
-            f"column {name!r} must hold whole numbers from 0, or nothing, got {text!r}."
+            f"row {row}: column {name!r} must hold a whole number from 0, or nothing, got {text!r}."
         ) from None
 
 

@@ -19,6 +19,7 @@ from medproto.data.nameless_files import copy_nameless
 from medproto.data.pseudonymous_copy import copy_pseudonymously
 from medproto.data.pseudonyms import Pseudonymizer
 from medproto.data.signature import file_kind
+from medproto.data.walk import is_inside
 from medproto.errors import CohortError, ImageReadError
 
 __all__ = ["Copied", "copy_images", "without_repeats"]
@@ -139,6 +140,8 @@ def _copy_beside(
     the original may identify.
     """
     path = source / original
+    if not is_inside(source, path):  # a table may name any file of the machine
+        return name, 1
     if path.is_dir():
         slices = [file for file in sorted(path.iterdir()) if file.is_file()]
         slices = [file for file in slices if file_kind(file) == "DICOM"]

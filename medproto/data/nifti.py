@@ -36,6 +36,9 @@ from medproto.records import ImageReference
 
 __all__ = ["read_nifti", "read_nifti_stored"]
 
+_LEAST_VOLUME = 0.1
+"""Of the unit cube along the file's axes: 1 for right angles, 0 for axes in one plane."""
+
 _MILLIMETRES = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
 
 
@@ -165,6 +168,10 @@ def _geometry(
     steps = np.linalg.norm(affine[:, :3], axis=0)
     if not np.isfinite(affine).all() or not ((steps >= 1e-3) & (steps <= 100)).all():
         raise ImageReadError("the affine must give plausible distances, and does not.")
+    if abs(np.linalg.det(affine[:, :3] / steps)) < _LEAST_VOLUME:
+        raise ImageReadError(
+            "the axes of the affine must point three ways in the patient, and lie in a plane."
+        )
     return (
         tuple(tuple(float(v) for v in row) for row in affine),
         tuple(float(step) for step in steps),

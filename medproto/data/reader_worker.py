@@ -37,6 +37,8 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
             answer = {"error": str(error)}
         except MemoryError:
             answer = {"error": "the image takes more memory than is allowed to read one."}
+        except OSError as error:  # its text names the file
+            answer = {"error": f"the file cannot be opened: {os.strerror(error.errno or 0)}."}
         answers.write(json.dumps(answer).encode() + b"\n" + pixels)
         answers.flush()
 
