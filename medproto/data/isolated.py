@@ -31,7 +31,8 @@ from medproto.data.channels import (
     join_references,
 )
 from medproto.data.images import ImageSource
-from medproto.errors import ImageReadError
+from medproto.data.reader_worker import READY
+from medproto.errors import ImageReadError, MedProtoError
 from medproto.records import ImageReference
 
 __all__ = ["IsolatedReader", "ReaderPool", "readers"]
@@ -40,12 +41,13 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 SECONDS = 10.0
-"""Time for a small file; a start of the process comes on top."""
+"""Time for a small file."""
 
 BYTES_PER_SECOND = 2e6
 """Slowest reading of a large one: JPEG 2000 on one core."""
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0
+"""Time for a start of the process, which is no file's fault."""
 
 _WORKER = "medproto.data.reader_worker"
 
@@ -63,13 +65,13 @@ class IsolatedReader:
         self._seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = os.getpid()
-        self._fresh = True
 
     def image(self, source: ImageSource, *, voi: str = "voi") -> LoadedImage:
         """Read as `medproto.data.read_image` does.
 
         Raises:
             ImageReadError: likewise, and if the process died of the file or took too long.
+            MedProtoError: if the process did not start.
         """
         if isinstance(source, ImageChannels):
             return join_images([self.image(part, voi=voi) for part in source.sources])
@@ -110,35 +112,26 @@ class IsolatedReader:
         path = Path(source.path if isinstance(source, ImageFrame) else source).absolute()
         request = {"kind": kind, "path": str(path), "frame": frame, "voi": voi}
         process = self._running()
-        late = False
-
-        def stop() -> None:
-            nonlocal late
-            late = True
-            _kill(process)
-
-        limit = self._seconds + _bytes(path) / BYTES_PER_SECOND + START_SECONDS * self._fresh
-        watch = threading.Timer(limit, stop)
-        watch.daemon = True
-        watch.start()
-        try:
-            answer, pixels = _exchange(process, request)
-        except (OSError, ValueError):
-            self.close()
-            reason = f"took longer than {limit:.0f} seconds" if late else "crashed"
-            raise ImageReadError(
-                f"the decoder {reason} on this file: it is damaged, or of an unsupported kind."
-            ) from None
-        finally:
-            watch.cancel()
-        self._fresh = False
+        limit = self._seconds + _bytes(path) / BYTES_PER_SECOND
+        with _watched(process, limit) as late:
+            try:
+                answer, pixels = _exchange(process, request)
+            except (OSError, ValueError):
+                self.close()
+                reason = "crashed on this file: it is damaged, or of an unsupported kind."
+                if late.is_set():
+                    reason = (
+                        f"took longer than {limit:.0f} seconds on this file: it is damaged, of an "
+                        "unsupported kind, or the machine has too much else to do."
+                    )
+                raise ImageReadError(f"the decoder {reason}") from None
         if "error" in answer:
             raise ImageReadError(answer["error"])
         return answer, pixels
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._owner != os.getpid():
-            self._fresh, self._owner = True, os.getpid()
+            self._owner = os.getpid()
             self._process = subprocess.Popen(
                 [sys.executable, "-W", "ignore", "-m", _WORKER],
                 stdin=subprocess.PIPE,
@@ -148,7 +141,20 @@ class IsolatedReader:
                 # Where the modules were found, whatever folder this process is in by now.
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
+            self._wait_for(self._process)
         return self._process
+
+    def _wait_for(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait until it takes requests, so that no file pays for a slow start."""
+        with _watched(process, START_SECONDS):
+            line = process.stdout.readline() if process.stdout else b""
+        if line != READY:
+            self.close()
+            raise MedProtoError(
+                f"the process that reads images must start within {START_SECONDS:.0f} seconds, "
+                "and did not. The machine may be short of memory or have too much else to do; try "
+                "again."
+            )
 
 
 class ReaderPool:
@@ -212,6 +218,24 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # those that this process may use; not on macOS
         return min(len(os.sched_getaffinity(0)), 8)
     return min(os.cpu_count() or 1, 8)
+
+
+@contextlib.contextmanager
+def _watched(process: subprocess.Popen[bytes], seconds: float) -> Iterator[threading.Event]:
+    """Kill a process that takes longer; the event says that this was done."""
+    late = threading.Event()
+
+    def stop() -> None:
+        late.set()
+        _kill(process)
+
+    watch = threading.Timer(seconds, stop)
+    watch.daemon = True
+    watch.start()
+    try:
+        yield late
+    finally:
+        watch.cancel()
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

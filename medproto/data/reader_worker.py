@@ -1,6 +1,6 @@
 """Child process that reads images, so that a crash or a hang there costs one file.
 
-Run as a module by :mod:`medproto.data.isolated`. Each request is a line of JSON: ``kind``
+Run as a module by :mod:`medproto.data.isolated`. Its first line is `READY`. Each request is a line of JSON: ``kind``
 (``"image"``, ``"reference"`` or ``"mask"``), ``path``, ``frame``, ``voi``. Each answer is a line of
 JSON (``reference``, or ``shape`` and ``inside`` of a mask, or ``error``) and, for an image, the
 bytes of its float32 pixels.
@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import resource
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +22,13 @@ from medproto.data.channels import ImageFrame
 from medproto.data.images import read_image, read_mask
 from medproto.errors import ImageReadError
 
-__all__ = ["MAX_MEMORY", "serve"]
+__all__ = ["MAX_MEMORY", "READY", "serve"]
+
+READY = b"ready\n"
+"""Said once all modules are there."""
+
+LONGEST = 3600
+"""Seconds after which the process ends by itself, should nobody be left to end it."""
 
 MAX_MEMORY = 2**33
 """Address space of the process: 8 GiB, four times what the largest volume takes as it is read."""
@@ -31,6 +38,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Answer requests until they end."""
     for line in requests:
         pixels = b""
+        signal.alarm(LONGEST)
         try:
             answer, pixels = _answer(json.loads(line))
         except ImageReadError as error:
@@ -39,6 +47,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
             answer = {"error": "the image takes more memory than is allowed to read one."}
         except OSError as error:  # its text names the file
             answer = {"error": f"the file cannot be opened: {os.strerror(error.errno or 0)}."}
+        signal.alarm(0)
         answers.write(json.dumps(answer).encode() + b"\n" + pixels)
         answers.flush()
 
@@ -61,6 +70,8 @@ def _main() -> None:
     # Libraries print to the standard output, which would come between the answers.
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answers:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        answers.write(READY)
+        answers.flush()
         serve(sys.stdin.buffer, answers)
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import threading
 import time
 from contextlib import closing
@@ -13,8 +14,9 @@ import pytest
 
 from medproto.data import ImageFrame, isolated, read_image, read_mask, reader_worker
 from medproto.data.isolated import IsolatedReader, ReaderPool, readers
-from medproto.errors import ImageReadError
+from medproto.errors import ImageReadError, MedProtoError
 
+READY = "print('ready', flush=True)\n"
 RAMP = np.arange(96, dtype=np.uint8).reshape(8, 12)
 
 
@@ -82,7 +84,7 @@ def test_a_refused_file_keeps_its_reason_and_the_process(tmp_path, write_png, re
 def test_a_crash_costs_one_file(tmp_path, write_png, worker, monkeypatch, deed):
     path = write_png(tmp_path / "a.png", RAMP)
     with closing(IsolatedReader()) as reader:
-        worker(f"import os, sys\nsys.stdin.readline()\n{deed}\n")
+        worker(f"{READY}import os, sys\nsys.stdin.readline()\n{deed}\n")
         with pytest.raises(ImageReadError, match="the decoder crashed on this file"):
             reader.image(path)
         monkeypatch.undo()
@@ -91,16 +93,15 @@ def test_a_crash_costs_one_file(tmp_path, write_png, worker, monkeypatch, deed):
 
 def test_a_hang_is_ended_with_all_that_it_started(tmp_path, write_png, worker, monkeypatch):
     path = write_png(tmp_path / "a.png", RAMP)
-    monkeypatch.setattr(isolated, "START_SECONDS", 0.5)
     worker(
-        "import subprocess, sys, time\n"
+        f"{READY}import subprocess, sys, time\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
         f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid))\n"
         "time.sleep(600)\n"
     )
     with closing(IsolatedReader(seconds=1.0)) as reader:
         begin = time.monotonic()
-        with pytest.raises(ImageReadError, match=r"took longer than \d+ seconds on this file"):
+        with pytest.raises(ImageReadError, match="took longer than 1 seconds on this file"):
             reader.image(path)
     assert time.monotonic() - begin < 10
     child = int((tmp_path / "pid").read_text())
@@ -110,6 +111,38 @@ def test_a_hang_is_ended_with_all_that_it_started(tmp_path, write_png, worker, m
             break
         time.sleep(0.1)
     assert state in ("Z", "")  # dead, be it not yet collected
+
+
+@pytest.mark.parametrize("deed", ["time.sleep(600)", "sys.exit()", "print('other', flush=True)"])
+def test_a_reader_that_does_not_start_blames_no_file(
+    tmp_path, write_png, worker, monkeypatch, deed
+):
+    path = write_png(tmp_path / "a.png", RAMP)
+    with closing(IsolatedReader()) as reader:
+        monkeypatch.setattr(isolated, "START_SECONDS", 1.0)
+        worker(f"import sys, time\n{deed}\n")
+        with pytest.raises(MedProtoError, match="must start within 1 seconds") as found:
+            reader.image(path)
+        assert not isinstance(found.value, ImageReadError)
+        monkeypatch.undo()
+        assert reader.image(path).pixels.shape == (8, 12)
+
+
+def test_a_slow_start_is_not_counted(tmp_path, write_png, worker):
+    worker(
+        "import time\ntime.sleep(1.5)\nfrom medproto.data import reader_worker as real\n"
+        "real._main()\n"
+    )
+    with closing(IsolatedReader(seconds=1.0)) as reader:
+        assert reader.image(write_png(tmp_path / "a.png", RAMP)).pixels.shape == (8, 12)
+
+
+def test_a_reader_that_nobody_ends_ends_itself(monkeypatch):
+    monkeypatch.setattr(reader_worker, "_answer", lambda request: ({"left": signal.alarm(0)}, b""))
+    answers = io.BytesIO()
+    reader_worker.serve([b"{}\n"], answers)
+    assert json.loads(answers.getvalue())["left"] == 3600
+    assert signal.alarm(0) == 0
 
 
 def _state(pid):
