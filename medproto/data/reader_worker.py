@@ -1,9 +1,9 @@
 """Child process that reads images, so that a crash or a hang there costs one file.
 
-Run as a module by :mod:`medproto.data.isolated`. Its first line is `READY`. Each request is a line of JSON: ``kind``
-(``"image"``, ``"reference"`` or ``"mask"``), ``path``, ``frame``, ``voi``. Each answer is a line of
-JSON (``reference``, or ``shape`` and ``inside`` of a mask, or ``error``) and, for an image, the
-bytes of its float32 pixels.
+Run as a module by :mod:`medproto.data.isolated`. Its first line is `READY`. Each request is a line
+of JSON: ``kind`` (``"image"``, ``"reference"`` or ``"mask"``), ``path``, ``frame``, ``voi``. Each
+answer is a line of JSON (``reference``, or ``shape`` and ``inside`` of a mask, or ``error``) and,
+for an image, the bytes of its float32 pixels.
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 import json
 
+import pandas as pd
 import pytest
+import torch
 
 LITE = ["--networks", "efficientnet_lite0"]
 SMALL = ["--pairs", "1", "--threads", "1"]
@@ -91,3 +93,31 @@ def test_a_whole_training(script, capsys):
     assert result["epochs"] == {"features": 1, "warm": 1, "joint": 1}
     assert result["seconds"] > 0
     assert f"{result['seconds']:.0f} s   <= 900" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_same_threads")
+def test_a_training_beside_its_twin(script, capsys):
+    few = ["--threads", "1", "--images", "40", "--size", "32", "--twin"]
+    settings = ["--set", "training.features_epochs=1", "--set", "training.joint_epochs=1"]
+    result = script("training").main([*few, *settings])
+    rates = result["images_per_second"]
+    assert result["joint_to_twin"] == rates["joint"] / rates["twin"]
+    assert f"joint to twin {result['joint_to_twin']:.3f}   >= 0.9 on" in capsys.readouterr().err
+
+
+def test_the_first_epoch_is_left_out_where_there_are_more(script):
+    table = {"segment": ["twin"] * 3 + ["joint"], "seconds": [50.0, 4.0, 6.0, 10.0]}
+    found = script("training").throughput(pd.DataFrame(table), 100)
+    assert found == {"twin": 20.0, "joint": 10.0}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("batch", [64, 256])
+def test_joint_epochs_on_a_gpu_keep_up_with_the_twins(script, batch):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    values = [f"batch_size={batch}", "precision=bfloat16", "features_epochs=4", "joint_epochs=4"]
+    settings = [word for value in values for word in ("--set", f"training.{value}")]
+    chosen = ["--device", "cuda", "--twin", "--images", "2048", *settings]
+    assert script("training").main(chosen)["joint_to_twin"] >= 0.90

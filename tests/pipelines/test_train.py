@@ -397,14 +397,6 @@ def test_a_kill_at_any_moment_ends_at_the_same_model(
     assert run.card.model_digest == tiny_run.card.model_digest
 
 
-@pytest.mark.gpu
-def test_training_on_a_gpu(tiny_cohort, tiny_config, tmp_path):
-    if not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
-    run = train(tiny_cohort, tmp_path / "run", tiny_config, twin=True, device="cuda")
-    assert run.metrics["prototypes"]["self_similarity_min"] >= 0.9999 * 10
-
-
 def test_an_altered_configuration_is_noticed(run_copy):
     path = run_copy / "config.yaml"
     text = path.read_text()
