@@ -80,7 +80,11 @@ def from_bids(
     images, more = _images(paths, suffix)
     participants = _participants(source, label, findings)
     subjects: list[str | None] = [image.subject for image in images]
-    joined = join_labels({_ID: subjects}, participants, findings)
+    known: dict[str, list[str | None]] = {
+        "image": [image.path for image in images],
+        "subject": [image.subject.removeprefix("sub-") for image in images],
+    }
+    joined = join_labels({_ID: subjects}, participants, findings, known=known)
     columns = {
         "image": [image.path for image in images],
         "patient_id": [pseudonyms.name("P", image.subject) for image in images],

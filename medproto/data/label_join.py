@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,17 +9,10 @@ from pathlib import Path
 import pandas as pd
 
 from medproto.data.ages import capped_age
+from medproto.data.identities import columns_to_keep
 from medproto.errors import CohortError
 
-__all__ = ["LabelJoin", "is_identity", "join_labels"]
-
-# Names of columns, in small letters and without separators, that would carry an identity.
-_IDENTITIES = {
-    "accessionnumber", "birthdate", "birthname", "dateofbirth", "dob", "mrn", "name",
-    "otherpatientids", "participant", "participantid", "patient", "patientbirthdate", "patientid",
-    "patientname", "seriesinstanceuid", "seriesuid", "sopinstanceuid", "studydate",
-    "studyinstanceuid", "studyuid", "subject", "subjectid",
-}  # fmt: skip
+__all__ = ["LabelJoin", "join_labels"]
 
 
 @dataclass(frozen=True)
@@ -43,19 +35,20 @@ class LabelJoin:
     notes: list[str]
 
 
-def is_identity(column: str) -> bool:
-    """Return whether a column's name says that it holds identities."""
-    return re.sub("[^a-z]", "", column.lower()) in _IDENTITIES
-
-
 def join_labels(
-    keys: Mapping[str, Sequence[str | None]], labels: pd.DataFrame, findings: tuple[str, ...]
+    keys: Mapping[str, Sequence[str | None]],
+    labels: pd.DataFrame,
+    findings: tuple[str, ...],
+    *,
+    known: Mapping[str, Sequence[str | None]] | None = None,
 ) -> LabelJoin:
     """Join by the first of ``keys`` that the table of labels has.
 
     Args:
         keys: names of columns, each with the value of every image; ``None`` matches nothing.
         findings: columns that the table must have in place of ``label``, or none.
+        known: further identifiers of every image, that do not join. No column with a cell that
+            names one of its own image's ``keys`` or ``known`` is taken over.
 
     Raises:
         CohortError: if a column is missing, no image matches, or a key has two labels.
@@ -71,7 +64,7 @@ def join_labels(
         raise CohortError(
             f"the column {key!r} of the labels matches none of {len(values)} images. {hint}"
         )
-    kept = [n for n in map(str, labels.columns) if n != "image" and not is_identity(n)]
+    kept, about_columns = columns_to_keep(labels, matches, {**(known or {}), **keys}, findings)
     columns = pd.DataFrame(
         {name: ["" if match is None else labels[name][match] for match in matches] for name in kept}
     )
@@ -89,9 +82,7 @@ def join_labels(
         notes.append(f"{unlabeled} images have no label in the table and were left out.")
     if unused:
         notes.append(f"{unused} rows of the labels have no image.")
-    if any(is_identity(name) for name in map(str, labels.columns)):
-        notes.append("columns of the labels that name identities were left out.")
-    return LabelJoin(columns, labeled, matches, key, notes)
+    return LabelJoin(columns, labeled, matches, key, notes + about_columns)
 
 
 def _key(

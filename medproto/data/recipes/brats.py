@@ -89,7 +89,7 @@ def brats(
     counts["subjects have no outline, and no mask."] = columns["mask"].count("")
     notes = [UNTRIED, *notes, *count_notes(counts), *pseudonyms.notes()]
     table = pd.DataFrame(columns)
-    joined = _labels(folder, labels, names)
+    joined = _labels(folder, labels, names, columns["image"])
     if joined is None:
         notes.append("no table of labels: fill in the column 'label'.")
     else:
@@ -118,7 +118,9 @@ def _subjects(folder: Path) -> tuple[dict[str, dict[str, str]], list[str]]:
     return found, walk.notes
 
 
-def _labels(folder: Path, labels: Path | None, subjects: list[str]) -> LabelJoin | None:
+def _labels(
+    folder: Path, labels: Path | None, subjects: list[str], images: list[str]
+) -> LabelJoin | None:
     """Return the labels of the subjects, ``None`` if there are none."""
     if labels is None:
         here = (folder / name for name in (_MGMT, LABELS_FILE))
@@ -127,7 +129,10 @@ def _labels(folder: Path, labels: Path | None, subjects: list[str]) -> LabelJoin
         return None
     table = read_table(Path(labels))
     if _ID not in table:
-        return join_labels({"subject": list[str | None](subjects)}, table, ())
+        paths = list[str | None](images)
+        return join_labels(
+            {"subject": list[str | None](subjects)}, table, (), known={"image": paths}
+        )
     table = read_native(Path(labels), [_ID, _VALUE])
     strange = sorted(set(table[_VALUE]) - set(_METHYLATION))
     if strange:
