@@ -9,6 +9,7 @@ from PIL import Image
 from audit import AuditError, AuditLog, verify
 from medproto.data import ImageFrame
 from medproto.errors import ImageReadError, ModelFileError
+from pipelines import cases
 from pipelines.cases import explain_case, rebuild_case
 from pipelines.events import prediction_payload
 from pipelines.predict import predict_batch, predict_recorded
@@ -121,6 +122,37 @@ def test_a_batch_goes_on_past_a_bad_row_and_its_retry_adds_nothing(tiny_run, log
             assert a.prediction.record.digest == b.prediction.record.digest
     batch(tiny_run, items[:1], log, name="sha256:another table")
     assert len(log) == 4
+
+
+def test_an_unforeseen_error_of_the_preprocessing_is_one_bad_row(
+    tiny_run, blob_image, log, monkeypatch
+):
+    whole, calls = cases.preprocessing, []
+
+    def preprocessing(**steps):
+        calls.append(steps)
+        if len(calls) > 1:
+            return whole(**steps)
+        raise RuntimeError("applying transform of /home/jane") from ZeroDivisionError("Jane")
+
+    monkeypatch.setattr(cases, "preprocessing", preprocessing)
+    first, second = batch(tiny_run, [(0, blob_image), (1, blob_image)], log)
+    assert first.prediction is None
+    assert first.problem.startswith(
+        "the image could not be prepared for the network (ZeroDivisionError)"
+    )
+    assert "jane" not in first.problem.lower()
+    assert second.problem is None
+    assert len(log) == 1
+
+
+def test_an_unforeseen_error_without_a_cause_is_an_image_error(tiny_run, blob_image, monkeypatch):
+    def preprocessing(**steps):
+        raise RuntimeError("shape")
+
+    monkeypatch.setattr(cases, "preprocessing", preprocessing)
+    with pytest.raises(ImageReadError, match=r"prepared for the network \(RuntimeError\)"):
+        explain_case(tiny_run, blob_image)
 
 
 def test_a_batch_stops_when_the_log_does_not_take_a_record(tiny_run, blob_image):
