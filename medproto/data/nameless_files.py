@@ -17,7 +17,7 @@ import struct
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from medproto.data.stored import refusing
+from medproto.data.stored import MAX_BYTES, refusing
 from medproto.errors import ImageReadError
 
 __all__ = ["copy_nameless"]
@@ -26,6 +26,7 @@ __all__ = ["copy_nameless"]
 _NIFTI_1 = ([(4, 14), (14, 32), (148, 228), (228, 252), (328, 344)], 348, 108, "f")
 _NIFTI_2 = ([(240, 320), (320, 344), (508, 524)], 540, 168, "q")
 _MOST = 2**26  # of extensions, which are left out all the same
+_PART = 2**20
 _PNG_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"sBIT", b"gAMA"}
 _ADOBE = 0xEE  # says how colors are coded
 _JFIF = 0xE0
@@ -40,7 +41,7 @@ def copy_nameless(source: Path, target: Path, *, kind: str) -> None:
         kind: ``"NIfTI"``, ``"PNG"`` or ``"JPEG"``.
 
     Raises:
-        ImageReadError: if the file is damaged or of another kind.
+        ImageReadError: if the file is damaged, of another kind, or unpacks to more than 4 GiB.
     """
     copy = {"NIfTI": _copy_nifti, "PNG": _copy_png, "JPEG": _copy_jpeg}[kind]
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +80,19 @@ def _copy_nifti_stream(reader: BinaryIO, writer: BinaryIO) -> None:
         raise ImageReadError("the header of the NIfTI file must be whole, and is not.")
     reader.read(offset - end)
     writer.write(bytes(header) + bytes(offset - end))
-    shutil.copyfileobj(reader, writer)
+    _copy_bounded(reader, writer, MAX_BYTES)
+
+
+def _copy_bounded(reader: BinaryIO, writer: BinaryIO, most: int) -> None:
+    """Copy the rest of a file, which may unpack to any size."""
+    while part := reader.read(min(most + 1, _PART)):
+        most -= len(part)
+        if most < 0:
+            raise ImageReadError(
+                f"the voxels of a NIfTI file may have at most {MAX_BYTES} bytes unpacked, and have "
+                "more; cut it into files of fewer volumes."
+            )
+        writer.write(part)
 
 
 def _copy_png(source: Path, target: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from medproto.data import read_image
+from medproto.data import nameless_files, read_image
 from medproto.data.nameless_files import copy_nameless
 from medproto.errors import ImageReadError
 
@@ -83,4 +83,19 @@ def test_a_damaged_file_is_refused_and_leaves_nothing(tmp_path, kind):
     (tmp_path / "a").write_bytes(whole.getvalue())
     with pytest.raises(ImageReadError, match=rf"{kind}"):
         copy_nameless(tmp_path / "a", tmp_path / "out" / "b", kind=kind)
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(("most", "whole"), [(BLOCK.nbytes, True), (BLOCK.nbytes - 1, False)])
+def test_a_file_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch, most, whole):
+    monkeypatch.setattr(nameless_files, "MAX_BYTES", most)
+    monkeypatch.setattr(nameless_files, "_PART", 100)
+    nibabel.save(nibabel.Nifti1Image(BLOCK, np.eye(4)), tmp_path / "a.nii.gz")
+    target = tmp_path / "out" / "b.nii.gz"
+    if whole:
+        copy_nameless(tmp_path / "a.nii.gz", target, kind="NIfTI")
+        np.testing.assert_array_equal(np.asarray(nibabel.load(target).dataobj), BLOCK)
+        return
+    with pytest.raises(ImageReadError, match="at most 1979 bytes unpacked, and have more"):
+        copy_nameless(tmp_path / "a.nii.gz", target, kind="NIfTI")
     assert not list((tmp_path / "out").iterdir())
