@@ -25,8 +25,8 @@ def test_names_of_identities(column):
     "column",
     [
         "label", "mask", "image", "image_path_t1", "fluid", "pleural_fluid", "FluidLevel",
-        "fluidIn", "pathology", "pathological", "age", "sex", "site", "profile", "class_name", "birads",
-        "studies", "filed",
+        "fluidIn", "pathology", "pathological", "age", "sex", "site", "profile", "class_name",
+        "birads", "studies", "filed",
     ],
 )  # fmt: skip
 def test_names_of_no_identities(column):

@@ -227,3 +227,14 @@ def test_the_workers_protocol(tmp_path, write_png):
     np.testing.assert_allclose(pixels, RAMP / 255.0, atol=1e-7)
     assert json.loads(answers.readline()) == {"shape": [8, 12], "inside": 95}
     assert "no frames to choose from" in json.loads(answers.readline())["error"]
+
+
+def test_a_name_that_no_system_takes_is_one_bad_file_and_is_not_told(tmp_path, write_png, reader):
+    good = write_png(tmp_path / "a.png", RAMP)
+    reader.image(good)
+    process = reader._process
+    reason = r"^the file cannot be opened: File name too long\.$"
+    with pytest.raises(ImageReadError, match=reason):
+        reader.image(tmp_path / ("x" * 300))
+    assert reader.image(good).pixels.shape == (8, 12)
+    assert reader._process is process

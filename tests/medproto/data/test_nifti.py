@@ -2,9 +2,10 @@ import gzip
 
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
 
-from medproto.data import ImageFrame, read_image, read_mask
+from medproto.data import Cohort, ImageFrame, check_cohort, read_image, read_mask
 from medproto.errors import ImageReadError
 
 BLOCK = np.arange(8 * 9 * 5, dtype=np.int16).reshape(8, 9, 5)
@@ -90,6 +91,30 @@ def test_without_an_affine_there_is_no_place_in_the_patient(write_nifti):
     reference = read_image(path, voi="percentile").reference
     assert reference.affine is None
     assert reference.spacing_mm == (2.0, 3.0, 4.0)
+
+
+@pytest.mark.parametrize("third", [[2, 3, 0], [0, 3, 0.2]], ids=["in the plane", "nearly"])
+def test_axes_in_one_plane_are_refused(write_nifti, third):
+    affine = AFFINE.copy()
+    affine[:3, 2] = third
+    # An sform, since a qform cannot say it.
+    path = write_nifti(affine=affine)
+    with pytest.raises(ImageReadError, match="axes of the affine must point three ways"):
+        read_image(path, voi="percentile")
+
+
+def test_axes_in_one_plane_are_one_bad_row_of_the_check(write_nifti, tmp_path):
+    flat = AFFINE.copy()
+    flat[:3, 2] = flat[:3, 0]
+    write_nifti(name="a.nii")
+    write_nifti(BLOCK + 1, name="b.nii", affine=flat)
+    write_nifti(BLOCK + 2, name="c.nii")
+    table = pd.DataFrame({"image": ["a.nii", "b.nii", "c.nii"], "label": ["x", "y", "y"]})
+    report = check_cohort(Cohort(table, tmp_path), voi="percentile")
+    bad = [problem for problem in report.problems if problem.stage == "image"]
+    assert [problem.row for problem in bad] == [1]
+    assert bad[0].reason.startswith("the axes of the affine must point three ways in the patient")
+    assert [reference is None for reference in report.references] == [False, True, False]
 
 
 def test_a_mask_is_what_is_not_zero_before_the_scale(write_nifti):
