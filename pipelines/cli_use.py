@@ -50,7 +50,9 @@ def predict(
     run: Run,
     audit: Log,
     images: Annotated[list[Path] | None, typer.Argument(help="Image files.")] = None,
-    cohort: Annotated[Path | None, typer.Option(help="Predict all rows of a table.")] = None,
+    cohort: Annotated[
+        Path | None, typer.Option(help="Predict all rows of a table; it needs no labels.")
+    ] = None,
     frame: Frame = None,
     channel: Channel = None,
     actor: Annotated[str | None, typer.Option(help="Who asks; the user by default.")] = None,
@@ -82,7 +84,10 @@ def predict(
         if cohort is not None:
             data = folder.config.data
             table = Cohort.read(
-                cohort, label_columns=data.label_columns or (), channels=data.channels
+                cohort,
+                label_columns=data.label_columns or (),
+                channels=data.channels,
+                unlabeled=True,
             )
             items = []
             for row in range(len(table)):

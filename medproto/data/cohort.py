@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -94,6 +95,7 @@ class Cohort:
         group: str | None = None,
         label_columns: Sequence[str] = (),
         channels: Sequence[str] = (),
+        unlabeled: bool = False,
     ) -> Cohort:
         """Read a table from CSV (UTF-8, commas) or Parquet.
 
@@ -101,12 +103,18 @@ class Cohort:
             group: name of the grouping column; ``None`` takes ``patient_id`` if there is one.
             label_columns: names of the columns of findings, if there is no single label.
             channels: names of the columns of further channels.
+            unlabeled: take a table without ``label``, or without ``label_columns``, as of new
+                patients; these columns are empty then.
 
         Raises:
             CohortError: if the file cannot be read or is no cohort table.
         """
-        path = Path(path)
-        return cls(read_table(path), path.parent, group, tuple(label_columns), tuple(channels))
+        path, findings = Path(path), tuple(label_columns)
+        table = read_table(path)
+        if unlabeled:
+            missing = [name for name in findings or ("label",) if name not in table]
+            table = table.assign(**dict.fromkeys(missing, ""))
+        return cls(table, path.parent, group, findings, tuple(channels))
 
     def save(self, path: Path) -> None:
         """Write CSV, or Parquet for the suffix ``.parquet``; relative paths follow the new place.
@@ -149,9 +157,15 @@ class Cohort:
     @property
     def check_command(self) -> str:
         """The command that names all problems of a table like this one."""
-        findings = f" --label-columns {','.join(self.label_columns)}" if self.label_columns else ""
-        channels = f" --channels {','.join(self.channels)}" if self.channels else ""
-        return f"medproto cohort check TABLE{findings}{channels}"
+        # Without --group the check takes patient_id, as a cohort does.
+        group = None if self.group_column == "patient_id" else self.group_column
+        options = (
+            ("group", group or ""),
+            ("label-columns", ",".join(self.label_columns)),
+            ("channels", ",".join(self.channels)),
+        )
+        named = [f" --{name} {shlex.quote(value)}" for name, value in options if value]
+        return "medproto cohort check TABLE" + "".join(named)
 
     def select(self, classes: Iterable[str]) -> Cohort:
         """Return the rows with one of these labels; column ``row`` keeps their first row number.

@@ -139,6 +139,19 @@ def test_predict_of_a_table_and_its_retry(tiny_path, tiny_table, log, tmp_path, 
     assert verify(log).records == 2
 
 
+def test_predict_of_a_table_of_new_patients_without_labels(
+    tiny_path, tiny_table, log, tmp_path, main
+):
+    cohort = Cohort.read(tiny_table)
+    Cohort(cohort.table.head(2), cohort.root).save(tmp_path / "two.csv")
+    table = pd.read_csv(tmp_path / "two.csv")[["image"]]
+    table.to_csv(tmp_path / "two.csv", index=False)
+    arguments = ["predict", tiny_path, "--cohort", tmp_path / "two.csv", "--audit", log, "--json"]
+    status, out, err = main(*arguments)
+    assert status == 0, err
+    assert [entry["record"] for entry in json.loads(out)] == [1, 2]
+
+
 def test_predict_wants_images_or_a_table(tiny_path, tiny_table, blob_image, log, main):
     for arguments in ([], [blob_image, "--cohort", tiny_table]):
         status, out, err = main("predict", tiny_path, *arguments, "--audit", log)

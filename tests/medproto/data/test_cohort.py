@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -120,8 +122,11 @@ def test_groups_name_the_row_that_cannot_be_read(tmp_path):
         (b"image,label,fold\na,x,1.5\n", "'fold' must hold whole numbers"),
         (b"image,label,fold\na,x,\n", "'fold' must hold whole numbers"),
         (b"image,label,fold\na,x,inf\n", "'fold' must hold whole numbers"),
-        (b"image,label,frame\na,x,-1\n", "'frame' must hold whole numbers from 0, or nothing"),
-        (b"image,label,frame\na,x,two\n", "or nothing, got 'two'"),
+        (
+            b"image,label,frame\na,x,-1\n",
+            "row 0: column 'frame' must hold a whole number",
+        ),
+        (b"image,label,frame\na,x,3\nb,x,\nc,x,two\n", "row 2: .* or nothing, got 'two'"),
         (b"PAR1 and nothing else", "Parquet table is damaged"),
     ],
 )
@@ -187,6 +192,28 @@ def test_the_command_that_checks_names_the_findings(tmp_path):
     )
     assert cohort.check_command == "medproto cohort check TABLE --label-columns b,c"
     assert Cohort(table(), tmp_path).check_command == "medproto cohort check TABLE"
+    cells = {"image": ["a"], "label": ["x"], "patient_id": ["P"], "near site": ["K"]}
+    cohort = Cohort(pd.DataFrame(cells), tmp_path)
+    assert cohort.check_command == "medproto cohort check TABLE"
+    grouped = replace(cohort, group_column="near site")
+    assert grouped.check_command == "medproto cohort check TABLE --group 'near site'"
+
+
+def test_a_table_of_new_patients_needs_no_label(tmp_path):
+    (tmp_path / "c.csv").write_text("image,b\na.png,1\n")
+    with pytest.raises(CohortError, match=r"\['label'\] missing"):
+        Cohort.read(tmp_path / "c.csv")
+    cohort = Cohort.read(tmp_path / "c.csv", unlabeled=True)
+    assert cohort.table.to_dict("list") == {"image": ["a.png"], "b": ["1"], "label": [""]}
+    assert cohort.classes == ()
+    cohort = Cohort.read(tmp_path / "c.csv", label_columns=["b", "c"], unlabeled=True)
+    assert cohort.table.to_dict("list") == {"image": ["a.png"], "b": ["1"], "c": [""]}
+    (tmp_path / "d.csv").write_text("image,label\na.png,x\n")
+    known = Cohort.read(tmp_path / "d.csv", unlabeled=True)
+    assert known.digest == Cohort.read(tmp_path / "d.csv").digest
+    (tmp_path / "e.csv").write_text("path\na.png\n")
+    with pytest.raises(CohortError, match=r"\['image'\] missing"):
+        Cohort.read(tmp_path / "e.csv", unlabeled=True)
 
 
 def test_a_frame_of_a_file_is_named_in_the_table(tmp_path):
