@@ -9,6 +9,7 @@ Symbols: ``N`` images, ``B`` batch, ``*S`` axes of the network's input.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
@@ -28,10 +29,15 @@ from medproto.transforms import preprocessing
 from .content_cache import CACHE_VARIABLE, ContentCache, Prepared, prepared
 from .image_file import hold
 
-__all__ = ["ImageSet"]
+__all__ = ["ImageSet", "check_command"]
 
 READERS = 2
 """Images read and preprocessed at a time."""
+
+
+def check_command(cohort: Cohort, voi: str) -> str:
+    """Return the command that names all problems of a cohort that is read with a gray policy."""
+    return cohort.check_command + ("" if voi == "voi" else f" --voi {shlex.quote(voi)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +110,7 @@ class ImageSet:
             pixels = hold(images(), len(rows), (channels, *steps["spatial_size"]))
         except (RuntimeError, ImageReadError) as error:  # MONAI wraps the error of a reader
             if isinstance(error, ImageReadError) or isinstance(error.__cause__, ImageReadError):
-                _name_bad_row(cohort, rows, read)
+                _name_bad_row(cohort, rows, read, check_command(cohort, steps.get("voi", "voi")))
             raise
         return cls(
             cohort,
@@ -157,7 +163,9 @@ def _labels(cohort: Cohort, rows: Sequence[int], classes: Sequence[str]) -> NDAr
     return np.array([index[names[row]] for row in rows], dtype=np.int64)
 
 
-def _name_bad_row(cohort: Cohort, rows: Sequence[int], read: Callable[[int], Any]) -> None:
+def _name_bad_row(
+    cohort: Cohort, rows: Sequence[int], read: Callable[[int], Any], command: str
+) -> None:
     """Raise the error of the first image that cannot be read, with its row."""
     table = cohort.table
     for row in rows:
@@ -167,5 +175,5 @@ def _name_bad_row(cohort: Cohort, rows: Sequence[int], read: Callable[[int], Any
             reason = error if isinstance(error, ImageReadError) else error.__cause__
             number = int(table["row"].iloc[row]) if "row" in table.columns else row
             raise ImageReadError(
-                f"row {number}: {reason} See all problems with `{cohort.check_command}`."
+                f"row {number}: {reason} See all problems with `{command}`."
             ) from error

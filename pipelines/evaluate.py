@@ -25,7 +25,7 @@ from .doubt import Doubt
 from .inference import infer_logits, infer_similarities
 from .localization import LocatedCase, locate_evidence, summarize_localization
 from .runs import RunFolder
-from .training_input import OF_FILES, refuse
+from .training_input import OF_FILES, refuse, resampling_problems
 
 __all__ = [
     "Evaluation",
@@ -176,10 +176,12 @@ def other_cohort(run: RunFolder, cohort: Cohort) -> Cohort:
     """
     channels = run.config.data.channels
     chosen = _with_labels_of(run, replace(cohort, channels=channels))
-    report = check_cohort(chosen, voi=run.card.preprocessing["voi"])
+    steps = run.card.preprocessing
+    report = check_cohort(chosen, voi=steps["voi"])
     problems = [problem for problem in report.problems if problem.stage in OF_FILES]
+    problems += resampling_problems(report, steps.get("mode", "letterbox"), steps.get("spacing_mm"))
     if problems:
-        refuse(chosen, problems)
+        refuse(chosen, problems, voi=steps["voi"])
     return chosen
 
 

@@ -16,12 +16,13 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from medproto.data import Cohort, CohortReport, FilesRead, Problem, check_cohort, read_files
 from medproto.data.table import to_csv
-from medproto.errors import CohortError, ModelFileError
+from medproto.errors import CohortError, ImageReadError, ModelFileError
 from medproto.networks.model_file import write_atomically
+from medproto.transforms import FitImage
 
 from .classes import choose_classes, choose_image_size, choose_stage, choose_volume_stage
 from .config import ConfigError, RunConfig
-from .datasets import ImageSet
+from .datasets import ImageSet, check_command
 from .initialization import shown_classes
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "check_groups",
     "find_device",
     "refuse",
+    "resampling_problems",
     "resolve",
     "snapshot",
     "usable",
@@ -116,7 +118,7 @@ def usable(cohort: Cohort, config: RunConfig) -> Usable:
     if not report.ok:
         skip = report.problems[0].stage in OF_FILES
         hint = " Or leave such rows out: --set data.skip_bad=true." if skip else ""
-        refuse(cohort, report.problems, hint)
+        refuse(cohort, report.problems, hint, voi=config.data.voi)
     for problem in left_out:
         logger.warning("left out: row %d (%s): %s", problem.row, problem.stage, problem.reason)
     return Usable(cohort, report, tuple(left_out))
@@ -125,19 +127,48 @@ def usable(cohort: Cohort, config: RunConfig) -> Usable:
 def _checked(cohort: Cohort, config: RunConfig, files: FilesRead) -> CohortReport:
     """Check a cohort, and that its images have what the preprocessing needs."""
     report = check_cohort(cohort, voi=config.data.voi, files=files)
-    if config.data.mode != "spacing":
-        return report
-    reason = "data.mode=spacing needs the distance of the pixels, and the file does not say it."
-    lacking = [
-        Problem(row, "image", reason)
-        for row, reference in enumerate(report.references)
-        if reference is not None and reference.spacing_mm is None
-    ]
-    return replace(report, problems=(*report.problems, *lacking))
+    unfit = resampling_problems(report, config.data.mode, config.data.spacing_mm)
+    return replace(report, problems=(*report.problems, *unfit))
 
 
-def refuse(cohort: Cohort, problems: Sequence[Problem], hint: str = "") -> NoReturn:
+def resampling_problems(
+    report: CohortReport, mode: str, spacing_mm: float | None
+) -> tuple[Problem, ...]:
+    """Return a problem for each image that cannot be resampled to a spacing.
+
+    Args:
+        mode, spacing_mm: as in `FitImage`; for other modes than ``spacing`` there is none.
+    """
+    if mode != "spacing":
+        return ()
+    problems = []
+    for row, reference in enumerate(report.references):
+        if reference is None:
+            continue
+        if reference.spacing_mm is None:
+            reason = (
+                "data.mode=spacing needs the distance of the pixels, and the file does not say it."
+            )
+            problems.append(Problem(row, "image", reason))
+            continue
+        # What is cut off has no part in it, so any size of the network's input will do. Of a crop
+        # before it nothing is known yet.
+        fit = FitImage([1] * len(reference.shape), mode, spacing_mm=spacing_mm)
+        try:
+            fit.placement(reference.shape, reference.spacing_mm)
+        except ImageReadError as error:
+            problems.append(Problem(row, "image", str(error)))
+    return tuple(problems)
+
+
+def refuse(
+    cohort: Cohort, problems: Sequence[Problem], hint: str = "", *, voi: str = "voi"
+) -> NoReturn:
     """Name the first of some problems, and how to see them all.
+
+    Args:
+        hint: a further sentence.
+        voi: gray policy that the cohort was checked with.
 
     Raises:
         CohortError: always.
@@ -146,7 +177,7 @@ def refuse(cohort: Cohort, problems: Sequence[Problem], hint: str = "") -> NoRet
     where = "" if row is None else f"row {row}: "
     raise CohortError(
         f"the cohort has {len(problems)} problem(s), the first: {where}{problems[0].reason} "
-        f"See them all with `{cohort.check_command}`.{hint}"
+        f"See them all with `{check_command(cohort, voi)}`.{hint}"
     )
 
 

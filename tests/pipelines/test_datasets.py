@@ -11,7 +11,7 @@ from PIL import Image
 
 from medproto.data import Cohort
 from medproto.errors import ImageReadError
-from pipelines.datasets import ImageSet
+from pipelines.datasets import ImageSet, check_command
 
 STEPS = {"spatial_size": (32, 32), "voi": "voi", "mode": "letterbox"}
 CLASSES = ("normal", "blob")
@@ -68,6 +68,15 @@ def test_an_unreadable_image_is_an_image_error(tmp_path):
         ImageSet.load(Cohort(table, tmp_path), [0, 1], CLASSES, STEPS)
     assert not isinstance(caught.value, RuntimeError)
     assert str(tmp_path) not in str(caught.value)
+
+
+def test_the_command_that_checks_reads_alike(tiny_cohort, tmp_path):
+    assert check_command(tiny_cohort, "voi") == "medproto cohort check TABLE"
+    window = check_command(tiny_cohort, "window:-350,1300")
+    assert window == "medproto cohort check TABLE --voi window:-350,1300"
+    table = pd.DataFrame({"image": ["gone.png"], "label": ["blob"], "patient_id": ["P"]})
+    with pytest.raises(ImageReadError, match="`medproto cohort check TABLE --voi percentile`"):
+        ImageSet.load(Cohort(table, tmp_path), [0], CLASSES, STEPS | {"voi": "percentile"})
 
 
 def test_a_file_that_vanished_is_an_image_error(tiny_table, tmp_path):

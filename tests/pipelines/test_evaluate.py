@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +12,7 @@ from PIL import Image
 
 from medproto.data import Cohort
 from medproto.errors import CohortError, ModelFileError
-from pipelines.evaluate import evaluate_run, load_split, load_twin
+from pipelines.evaluate import evaluate_run, load_split, load_twin, other_cohort
 from pipelines.inference import infer_logits
 from pipelines.runs import RunFolder, file_digest, write_json
 
@@ -138,6 +140,24 @@ def test_a_bad_image_of_another_cohort_is_named_by_its_row(tiny_run, tiny_cohort
     table.loc[12, "image"] = "gone.png"
     with pytest.raises(CohortError, match=r"the first: row 12: the file does not exist"):
         evaluate_run(tiny_run, cohort=Cohort(table, tiny_cohort.root))
+
+
+def test_an_image_that_cannot_be_resampled_is_named_before_all_are_loaded(tmp_path):
+    for k, step in enumerate((1, 100)):  # 9 voxels of 100 mm are 900 of 1 mm along each axis
+        values = np.random.default_rng(k).integers(0, 99, (9, 9, 9)).astype(np.int16)
+        nibabel.save(nibabel.Nifti1Image(values, np.diag([step] * 3 + [1])), tmp_path / f"{k}.nii")
+    steps = {"voi": "percentile", "mode": "spacing", "spacing_mm": 1.0}
+    run = SimpleNamespace(
+        config=SimpleNamespace(data=SimpleNamespace(channels=())),
+        card=SimpleNamespace(classes=("a", "b"), preprocessing=steps),
+        network=SimpleNamespace(head="multiclass"),
+    )
+    table = pd.DataFrame({"image": ["0.nii", "1.nii"], "label": ["a", "b"]})
+    reason = r"the first: row 1: .*has \[900, 900, 900\] at 1 mm.*TABLE --voi percentile`"
+    with pytest.raises(CohortError, match=reason):
+        other_cohort(run, Cohort(table, tmp_path))
+    run.card.preprocessing = {"voi": "percentile"}
+    assert len(other_cohort(run, Cohort(table, tmp_path))) == 2
 
 
 @pytest.mark.parametrize(

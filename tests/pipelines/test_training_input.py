@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +11,13 @@ from PIL import Image
 from medproto.data import Cohort
 from medproto.errors import CohortError
 from pipelines.config import load_config
-from pipelines.training_input import check_groups, snapshot, usable, write_left_out
+from pipelines.training_input import (
+    check_groups,
+    resampling_problems,
+    snapshot,
+    usable,
+    write_left_out,
+)
 
 
 def images(labels, groups):
@@ -113,3 +120,36 @@ def test_without_a_group_the_same_pixels_are_one_group_and_nothing_is_read_twice
     snapped = snapshot(used.cohort, used.report, tmp_path / "run")
     digests = [reference.pixel_digest for reference in used.report.references]
     assert snapped.table["group"].tolist() == digests
+
+
+@pytest.fixture
+def volumes(tmp_path):
+    """Ten volumes of 9 x 9 x 9 voxels of 1 mm; of row 3 they lie 100 mm apart."""
+    rows = []
+    for k in range(10):
+        values = np.random.default_rng(k).integers(0, 99, (9, 9, 9)).astype(np.int16)
+        step = 100 if k == 3 else 1
+        nibabel.save(nibabel.Nifti1Image(values, np.diag([step] * 3 + [1])), tmp_path / f"{k}.nii")
+        split = ("train", "train", "train", "val", "test")[k // 2]
+        rows.append((f"{k}.nii", ("clear", "mass")[k % 2], f"P{k}", split))
+    table = pd.DataFrame(rows, columns=["image", "label", "patient_id", "split"])
+    return Cohort(table, tmp_path)
+
+
+SPACING = ["data.voi=percentile", "data.mode=spacing", "data.spacing_mm=1"]
+
+
+def test_an_image_too_large_at_the_spacing_is_a_bad_row(volumes):
+    """900 x 900 x 900 voxels are above 2^28, 9 x 9 x 9 are not."""
+    reason = (
+        r"1 problem\(s\), the first: row 3: .*has \[900, 900, 900\] at 1 mm.*"
+        r"`medproto cohort check TABLE --voi percentile`.*skip_bad=true"
+    )
+    with pytest.raises(CohortError, match=reason):
+        usable(volumes, load_config(None, SPACING))
+    used = usable(volumes, load_config(None, [*SPACING, "data.skip_bad=true"]))
+    assert [(problem.row, problem.stage) for problem in used.left_out] == [(3, "image")]
+    assert used.cohort.table["row"].tolist() == [0, 1, 2, *range(4, 10)]
+    assert resampling_problems(used.report, "spacing", 1.0) == ()
+    assert [p.row for p in resampling_problems(used.report, "spacing", 0.01)] == list(range(9))
+    assert resampling_problems(used.report, "letterbox", None) == ()
