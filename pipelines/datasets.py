@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,7 @@ class ImageSet:
             pixels = hold(images(), len(rows), (channels, *steps["spatial_size"]))
         except (RuntimeError, ImageReadError) as error:  # MONAI wraps the error of a reader
             if isinstance(error, ImageReadError) or isinstance(error.__cause__, ImageReadError):
-                _name_bad_row(cohort, rows, read, check_command(cohort, steps.get("voi", "voi")))
+                _name_bad_row(cohort, rows, read, steps.get("voi", "voi"))
             raise
         return cls(
             cohort,
@@ -164,9 +164,11 @@ def _labels(cohort: Cohort, rows: Sequence[int], classes: Sequence[str]) -> NDAr
 
 
 def _name_bad_row(
-    cohort: Cohort, rows: Sequence[int], read: Callable[[int], Any], command: str
+    cohort: Cohort, rows: Sequence[int], read: Callable[[int], Any], voi: str
 ) -> None:
     """Raise the error of the first image that cannot be read, with its row."""
+    # A run groups by a column of its own, which the table that a person has may lack.
+    command = check_command(replace(cohort, group_column=None), voi)
     table = cohort.table
     for row in rows:
         try:

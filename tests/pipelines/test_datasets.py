@@ -74,9 +74,12 @@ def test_the_command_that_checks_reads_alike(tiny_cohort, tmp_path):
     assert check_command(tiny_cohort, "voi") == "medproto cohort check TABLE"
     window = check_command(tiny_cohort, "window:-350,1300")
     assert window == "medproto cohort check TABLE --voi window:-350,1300"
-    table = pd.DataFrame({"image": ["gone.png"], "label": ["blob"], "patient_id": ["P"]})
+    table = pd.DataFrame({"image": ["gone.png"], "label": ["blob"], "group": ["P"]})
+    cohort = Cohort(table, tmp_path, "group")
+    assert check_command(cohort, "voi") == "medproto cohort check TABLE --group group"
+    # Of the group column of a run nothing is said to somebody whose table may lack it.
     with pytest.raises(ImageReadError, match="`medproto cohort check TABLE --voi percentile`"):
-        ImageSet.load(Cohort(table, tmp_path), [0], CLASSES, STEPS | {"voi": "percentile"})
+        ImageSet.load(cohort, [0], CLASSES, STEPS | {"voi": "percentile"})
 
 
 def test_a_file_that_vanished_is_an_image_error(tiny_table, tmp_path):
