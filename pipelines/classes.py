@@ -30,6 +30,7 @@ def choose_classes(
     Raises:
         CohortError: if there are fewer than two, or a configured one is not in the cohort.
     """
+    chosen = configured is not None
     if configured is None:
         rank = {name: i for i, name in enumerate(ABSENCE)}
         configured = sorted(found, key=lambda name: (rank.get(name.lower(), len(rank)), name))
@@ -38,9 +39,14 @@ def choose_classes(
         raise CohortError(
             f"data.classes must name labels of the cohort ({', '.join(found)}), got {missing[0]!r}."
         )
-    if len(set(configured)) < 2:
+    if len(set(configured)) < 2 and chosen:
         raise CohortError(
-            f"classification needs at least two classes, got {len(set(configured))} "
+            f"data.classes must name at least two classes, got {len(set(configured))} "
+            f"({', '.join(configured) or 'none'}). Those of the cohort are {', '.join(found)}."
+        )
+    if len(configured) < 2:
+        raise CohortError(
+            f"classification needs at least two classes, got {len(configured)} "
             f"({', '.join(configured) or 'none'}). Check the column `label`."
         )
     return tuple(configured)

@@ -38,6 +38,13 @@ def test_fewer_than_two_classes_are_refused(found, configured):
         choose_classes(found, configured)
 
 
+def test_the_setting_is_blamed_where_it_names_one_class():
+    with pytest.raises(CohortError, match=r"data.classes must name at .* got 1 \(b\).* are a, b"):
+        choose_classes(("a", "b"), ("b",))
+    with pytest.raises(CohortError, match=r"got 1 \(a\). Check the column `label`"):
+        choose_classes(("a",))
+
+
 def test_a_class_named_twice_counts_once():
     with pytest.raises(CohortError, match="at least two classes, got 1"):
         choose_classes(("a", "b"), ("a", "a"))
