@@ -85,14 +85,21 @@ def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, also after a crash."""
+    """Write a file so that it is there whole or not at all, also after a crash.
+
+    A crash alone leaves a part, named ``.NAME.*.part``; a failure, such as a full disk, none.
+    """
     own = f"{os.getpid()}.{threading.get_ident()}"
     temporary = path.with_name(f".{path.name}.{own}.part")
-    with temporary.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def save_model(folder: Path, network: ProtoPNet, card: ModelCard) -> ModelCard:

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ import torch
 from medproto.errors import ModelFileError
 from medproto.networks import ModelCard, ProtoPNet, load_model, save_model, tensor_digest
 from medproto.networks.memory_format import use_channels_last
+from medproto.networks.model_file import write_atomically
 
 CARD = ModelCard(classes=("a", "b"), preprocessing={"spatial_size": [64, 64]})
 
@@ -99,6 +101,19 @@ def test_card_that_is_no_json(saved):
     (saved[2] / "model.json").write_text("[1, 2")
     with pytest.raises(ModelFileError, match="not a readable model card"):
         load_model(saved[2])
+
+
+def test_a_full_disk_leaves_neither_part_nor_change(tmp_path, monkeypatch):
+    write_atomically(tmp_path / "a", b"before")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(tmp_path / "a", b"after")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"before"
 
 
 def test_nothing_but_the_two_files_is_left(saved):
