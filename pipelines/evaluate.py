@@ -139,10 +139,24 @@ def _twin(
 
 
 def load_split(run: RunFolder, cohort: Cohort, rows: Sequence[int]) -> ImageSet:
-    """Read rows of a cohort with the run's own preprocessing."""
+    """Read rows of a cohort with the run's own preprocessing.
+
+    Raises:
+        CohortError: if the pixels are not those of the column ``pixel_digest``, which the cohort of
+            a run has: figures of replaced files would not be those of the run.
+    """
     steps = dict(run.card.preprocessing)
     steps["spatial_size"] = tuple(steps["spatial_size"])
-    return ImageSet.load(cohort, rows, run.card.classes, steps)
+    images = ImageSet.load(cohort, rows, run.card.classes, steps)
+    for row, reference in zip(images.rows, images.references, strict=True):
+        known = cohort.cell(row, "pixel_digest")
+        if known and known != reference.pixel_digest:
+            number = cohort.cell(row, "row") or row
+            raise CohortError(
+                f"row {number}: the image's pixels must be those of the training (column "
+                "pixel_digest), and are others. Restore the file, or train again."
+            )
+    return images
 
 
 def load_twin(run: RunFolder) -> PlainClassifier | None:

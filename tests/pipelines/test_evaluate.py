@@ -104,6 +104,24 @@ def test_another_split_and_one_that_is_not_there(tiny_run):
         evaluate_run(tiny_run, split="none")
 
 
+def test_an_image_that_was_replaced_is_named_by_its_row(run_copy, tmp_path):
+    run = RunFolder(run_copy)
+    table = run.cohort.table
+    first, *_ = table.index[table["split"] == "test"]
+    other = int(table.index[table["split"] == "val"][0])
+    moved = table.copy()
+    moved["image"] = [str(run.cohort.image_path(row)) for row in table.index]
+    with Image.open(moved.loc[first, "image"]) as image:
+        image.save(tmp_path / "again.png", compress_level=1)  # other bytes, the same pixels
+    moved.loc[first, "image"] = str(tmp_path / "again.png")
+    moved.to_csv(run_copy / "cohort.csv", index=False)
+    evaluated = evaluate_run(RunFolder(run_copy)).summary
+    assert evaluated["auroc"] == RunFolder(run_copy).metrics["auroc"]
+    shutil.copy(moved.loc[other, "image"], tmp_path / "again.png")
+    with pytest.raises(CohortError, match=rf"row {first}: .*must be those of the training.*Rest"):
+        evaluate_run(RunFolder(run_copy))
+
+
 def test_another_cohort_is_taken_whole(tiny_run, tiny_cohort):
     summary = evaluate_run(tiny_run, cohort=tiny_cohort).summary
     assert summary["split"] == "external"
