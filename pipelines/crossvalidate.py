@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medproto.data import Cohort, split_of_fold
+from medproto.data.table import read_table
 from medproto.errors import CohortError, ModelFileError
 from medproto.metrics import MetricResult, mean_over_folds, pointing_game
 from medproto.records import HeadKind
@@ -26,15 +27,20 @@ from medproto.records import HeadKind
 from .config import RunConfig
 from .discrimination import ranking_metric
 from .evaluate import Evaluation, evaluate_run
+from .folder_lock import FolderLock
 from .localization import Each
 from .provenance import provenance
 from .runs import RunFolder, read_json, write_json
+from .trackers import require_mlflow
 from .train import train
 from .training_input import with_classes
 
 __all__ = ["crossvalidate"]
 
 logger = logging.getLogger("medproto.train")
+
+LOCK = "lock"
+"""Name of the file that keeps a second cross-validation out of the folder."""
 
 Floats = NDArray[np.float64]
 
@@ -60,10 +66,13 @@ def crossvalidate(
         after_fold: receives the row of each fold, finished before or now.
 
     Raises:
-        CohortError: if the cohort has no folds, or a problem.
-        ConfigError: if the settings do not fit together.
-        ModelFileError: if ``out`` holds something else, or other settings.
+        CohortError: if the cohort has no folds, or a problem, or if an image is no longer what it
+            was in an earlier fold.
+        ConfigError: if the settings do not fit together, or MLflow does not answer.
+        ModelFileError: if ``out`` holds something else, or other settings, or is in use.
     """
+    if mlflow is not None:
+        require_mlflow(mlflow)
     if "fold" not in cohort.table.columns:
         raise CohortError(
             "cross-validation needs a column `fold`. Write it with "
@@ -74,14 +83,29 @@ def crossvalidate(
         raise CohortError(f"cross-validation needs at least two folds, got {len(numbers)}.")
     chosen = with_classes(cohort, config)
     parts = {number: split_of_fold(chosen, number, seed=config.seed) for number in numbers}
-    _begin(out, cohort, config, twin)
+    with FolderLock(out / LOCK) as lock:
+        _begin(out, lock, cohort, config, twin)
+
+        def take(number: int, folder: Path) -> None:
+            logger.info("fold %d of %s.", number, numbers)
+            _take(parts[number], number, folder, config, twin, device, mlflow)
+
+        return _all_folds(out, numbers, take, after_fold)
+
+
+def _all_folds(
+    out: Path,
+    numbers: list[int],
+    take: Callable[[int, Path], None],
+    after_fold: Callable[[dict[str, Any]], None] | None,
+) -> dict[str, Any]:
+    """Take the folds that are not finished, and write the summary after each."""
     rows: list[dict[str, Any]] = []
     cases: list[_Cases] = []
     for number in numbers:
         folder = out / f"fold-{number}"
         if not (folder / "cases.npz").exists():
-            logger.info("fold %d of %s.", number, numbers)
-            _take(parts[number], number, folder, config, twin, device, mlflow)
+            take(number, folder)
         cases.append(_Cases.read(folder / "cases.npz"))
         row = read_json(folder / "fold.json")
         rows.append(row)
@@ -163,7 +187,7 @@ class _Cases:
         return cls(**fields | {"head": str(fields.pop("head"))})
 
 
-def _begin(out: Path, cohort: Cohort, config: RunConfig, twin: bool) -> None:
+def _begin(out: Path, lock: FolderLock, cohort: Cohort, config: RunConfig, twin: bool) -> None:
     """Write what the cross-validation is about, or check that the folder is about the same."""
     about = {
         "cohort_digest": cohort.digest,
@@ -184,10 +208,12 @@ def _begin(out: Path, cohort: Cohort, config: RunConfig, twin: bool) -> None:
                 "the folder holds a cross-validation with another "
                 f"{' and '.join(different)}; choose a new one with --out."
             )
+        lock.take()
         return
-    if out.exists() and any(item != path for item in out.iterdir()):
+    if out.exists() and any(item not in (path, out / LOCK) for item in out.iterdir()):
         raise ModelFileError("the folder is not empty; choose a new one with --out.")
     out.mkdir(parents=True, exist_ok=True)
+    lock.take()
     write_json(path, {**about, "config": config.model_dump(mode="json")})
 
 
@@ -207,7 +233,16 @@ def _take(
     """
     if not (folder / "model.json").exists():
         unfinished = folder.exists()
-        train(cohort, folder, config, twin=twin, resume=unfinished, device=device, mlflow=mlflow)
+        train(
+            cohort,
+            folder,
+            config,
+            twin=twin,
+            resume=unfinished,
+            device=device,
+            mlflow=mlflow,
+            pixels=_pixels(folder.parent),
+        )
         write_json(folder / "trained.json", provenance())
     run = RunFolder(folder)
     evaluation = evaluate_run(run)
@@ -228,6 +263,15 @@ def _take(
     write_json(folder / "fold.json", row)
     # Last, since its presence says that the fold is done.
     _Cases.of(run, evaluation).write(folder / "cases.npz")
+
+
+def _pixels(out: Path) -> dict[int, str]:
+    """Return the pixel digests that the images had in the trained folds, by row of the table."""
+    known: dict[int, str] = {}
+    for path in sorted(out.glob("fold-*/model.json")):
+        table = read_table(path.with_name("cohort.csv"))
+        known |= dict(zip(map(int, table["row"]), table["pixel_digest"], strict=True))
+    return known
 
 
 def _means(cases: list[_Cases]) -> dict[str, Any]:

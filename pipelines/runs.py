@@ -3,6 +3,8 @@
 config.yaml  cohort.csv  history.csv  metrics.json  scores.npz  report.html  twin.safetensors
 doubt.json  prototypes.parquet  prototypes/p000.png  prototypes/p000_source.png
 model.safetensors  model.json (last: a folder without it is no finished run)  checkpoints/
+
+``checkpoints/lock`` is empty; a training holds it, see :mod:`.folder_lock`.
 """
 
 from __future__ import annotations

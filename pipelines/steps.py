@@ -140,14 +140,18 @@ class StepRunner:
     def _after_epoch(self, row: dict[str, Any]) -> None:
         self._record(row)
         self.checkpoint.save(self.modules)
+        self._track(row)
 
     def _record(self, row: dict[str, Any]) -> None:
         self.checkpoint.history.append(row)
-        if self.trackers is None:
-            return
-        self.trackers.add(row)
-        table = pd.DataFrame(self.checkpoint.history).to_csv(index=False)
-        write_atomically(self.out / "history.csv", table.encode())
+        if is_main():
+            table = pd.DataFrame(self.checkpoint.history).to_csv(index=False)
+            write_atomically(self.out / "history.csv", table.encode())
+
+    def _track(self, row: dict[str, Any]) -> None:
+        """Tell the trackers; after an epoch is saved, so that none is lost with them."""
+        if self.trackers is not None:
+            self.trackers.add(row)
 
     def _begin(self, step: Step) -> None:
         """Deterministic changes before a step; repeated by a resume before its first epoch."""
@@ -245,7 +249,9 @@ class StepRunner:
             return
         scores = validate(network, self.val, head=network.head, device=self.device)
         row: dict[str, Any] = {"step": step.index, "segment": step.name, "epoch": step.done + 1}
-        self._record(row | {f"val_{name}": value for name, value in scores.items()})
+        row |= {f"val_{name}": value for name, value in scores.items()}
+        self._record(row)
+        self._track(row)
 
     def _find_patches(self, network: ProtoPNet, *, unique: bool) -> ProjectionResult:
         if self.config.training.patches_in_masks:  # what lies in a mask depends on the place

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -37,6 +39,7 @@ from .config_sections import DataConfig
 from .datasets import ImageSet
 from .doubt import fit_doubt
 from .evaluate import Evaluation, evaluate_model
+from .folder_lock import FolderLock
 from .gallery import describe_sources, write_pictures
 from .last_layer_fit import keep_scores
 from .processes import count, from_main, is_main
@@ -49,6 +52,7 @@ from .trained_modules import TrainedModules
 from .training_input import (
     Usable,
     check_groups,
+    check_pixels,
     find_device,
     resolve,
     snapshot,
@@ -70,6 +74,7 @@ def train(
     resume: bool = False,
     device: str = "cpu",
     mlflow: str | None = None,
+    pixels: Mapping[int, str] = MappingProxyType({}),
 ) -> RunFolder:
     """Take the steps of the schedule and leave a finished run folder.
 
@@ -84,27 +89,30 @@ def train(
         device: ``cpu`` or ``cuda``, for the segments trained by gradient; everything else runs on
             the CPU, as prediction does.
         mlflow: tracking URI that gets the history too, see :class:`.trackers.Trackers`.
+        pixels: by row the pixel digests that the images had in earlier folds.
 
     Raises:
         CohortError: if the cohort has problems; the first one is named.
-        ConfigError: if the settings do not fit together, or there is no such device.
-        ModelFileError: if ``out`` is taken, or cannot be resumed.
+        ConfigError: if the settings do not fit together, there is no such device, or MLflow does
+            not answer.
+        ModelFileError: if ``out`` is taken or in use, or cannot be resumed.
         TrainingError: if the loss is not finite.
     """
-    if mlflow is not None:
-        require_mlflow()
-    from_main(lambda: _check_folder(out, resume=resume))
-    keep_freed_memory()
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    place = find_device(device)
-    used, config, annotations = from_main(lambda: _prepare(cohort, config))
-    modules = _build(config, twin=twin, device=place)
-    cohort = from_main(lambda: _begin_folder(used, out))
-    return _Training(cohort, out, config, twin, place, annotations, modules, mlflow).run()
+    with FolderLock(out / "checkpoints" / "lock") as lock:
+        from_main(lambda: _check_folder(out, lock, resume=resume))
+        if mlflow is not None:
+            from_main(lambda: require_mlflow(mlflow))
+        keep_freed_memory()
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
+        place = find_device(device)
+        used, config, annotations = from_main(lambda: _prepare(cohort, config, pixels))
+        modules = _build(config, twin=twin, device=place)
+        taken = from_main(lambda: _begin_folder(used, out, lock, resume=resume))
+        return _Training(taken, out, config, twin, place, annotations, modules, mlflow).run()
 
 
-def _check_folder(out: Path, *, resume: bool) -> None:
+def _check_folder(out: Path, lock: FolderLock, *, resume: bool) -> None:
     if (out / "model.json").exists():
         raise ModelFileError("the folder holds a finished run; train into a new one.")
     if not (out.exists() and any(out.iterdir())):
@@ -117,20 +125,35 @@ def _check_folder(out: Path, *, resume: bool) -> None:
         raise ModelFileError(
             "the folder holds an unfinished run; go on with it by --resume, or choose another."
         )
+    lock.take()
 
 
-def _prepare(cohort: Cohort, config: RunConfig) -> tuple[Usable, RunConfig, Annotations]:
+def _prepare(
+    cohort: Cohort, config: RunConfig, pixels: Mapping[int, str]
+) -> tuple[Usable, RunConfig, Annotations]:
     used = usable(cohort, config)
+    check_pixels(used, pixels)
     resolved = resolve(config, used.cohort, used.report)
     return used, *read_annotations(resolved, used.cohort, used.report)
 
 
-def _begin_folder(used: Usable, out: Path) -> Cohort:
+def _begin_folder(used: Usable, out: Path, lock: FolderLock, *, resume: bool) -> Cohort:
+    # Again: another training may have begun here while the files were read.
+    _check_folder(out, lock, resume=resume)
     # First of all: by this folder a run is known.
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+    if lock.take():
+        _remove_parts(out)
     cohort = snapshot(used.cohort, used.report, out)
     write_left_out(used.left_out, out)
     return cohort
+
+
+def _remove_parts(out: Path) -> None:
+    """Remove what a killed training had half written; no other writes here any more."""
+    for folder in (out, out / "checkpoints"):
+        for part in folder.glob(".*.part"):
+            part.unlink()
 
 
 def _build(config: RunConfig, *, twin: bool, device: torch.device) -> TrainedModules:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -29,6 +29,7 @@ __all__ = [
     "OF_FILES",
     "Usable",
     "check_groups",
+    "check_pixels",
     "find_device",
     "refuse",
     "resampling_problems",
@@ -179,6 +180,22 @@ def refuse(
         f"the cohort has {len(problems)} problem(s), the first: {where}{problems[0].reason} "
         f"See them all with `{check_command(cohort, voi)}`.{hint}"
     )
+
+
+def check_pixels(used: Usable, known: Mapping[int, str]) -> None:
+    """Check that the images have the pixel digests that earlier folds saw, by row of the table.
+
+    Raises:
+        CohortError: if one has others; the first is named.
+    """
+    numbers = used.cohort.table.get("row", range(len(used.cohort)))
+    for number, reference in zip(numbers, used.report.references, strict=True):
+        found = "" if reference is None else reference.pixel_digest
+        if known.get(int(number), found) != found:
+            raise CohortError(
+                f"row {number}: the image's pixels must be those of the earlier folds, and are "
+                "others. Restore the file, or cross-validate in a new folder."
+            )
 
 
 def _own_row(cohort: Cohort, problem: Problem) -> int | None:

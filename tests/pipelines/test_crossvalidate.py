@@ -15,6 +15,7 @@ from pipelines import crossvalidate as module
 from pipelines.cli import app
 from pipelines.config import load_config
 from pipelines.crossvalidate import crossvalidate
+from pipelines.folder_lock import FolderLock
 from pipelines.runs import RunFolder
 
 QUICK = ("training.features_epochs=1", "training.joint_epochs=1", "training.warm_epochs=0")
@@ -95,6 +96,28 @@ def test_finished_folds_stay_and_an_unfinished_one_is_taken_again(
     again = crossvalidate(folds, copy, config, twin=True, after_fold=seen.append)
     assert [row["fold"] for row in seen] == [0, 1]
     assert again["mean"] == summary["mean"]
+
+
+def test_images_changed_between_the_folds_are_named(done, folds, config, tmp_path):
+    copy = tmp_path / "cv"
+    shutil.copytree(done[0], copy)
+    shutil.rmtree(copy / "fold-1")
+    path = copy / "fold-0" / "cohort.csv"
+    table = pd.read_csv(path)
+    table.loc[5, "pixel_digest"] = "sha256:of-other-pixels"  # as if the file were replaced since
+    table.to_csv(path, index=False)
+    with pytest.raises(CohortError, match=r"row 5: .* must be those of the earlier folds, and are"):
+        crossvalidate(folds, copy, config, twin=True)
+    assert not (copy / "fold-1").exists()
+
+
+def test_a_folder_in_use_is_refused(done, folds, config):
+    lock = done[0] / "lock"
+    assert lock.read_bytes() == b""
+    with FolderLock(lock) as other:
+        assert other.take()
+        with pytest.raises(ModelFileError, match="must not be in use, another process is working"):
+            crossvalidate(folds, done[0], config, twin=True)
 
 
 def test_another_cohort_or_configuration_is_refused(done, folds, config, tmp_path):

@@ -293,6 +293,43 @@ class _Killed(BaseException):
     pass
 
 
+def test_a_folder_in_use_is_refused(tiny_cohort, tiny_config, tmp_path, monkeypatch):
+    """Also where the other training began while this one read its files."""
+    out, started = tmp_path / "run", []
+
+    def again(self):
+        with pytest.raises(ModelFileError, match="must not be in use, another process is working"):
+            train(tiny_cohort, out, tiny_config, resume=True)
+        started.append(sorted(path.name for path in (out / "checkpoints").iterdir()))
+        raise _Killed
+
+    def meanwhile(*arguments):
+        (out / "checkpoints").mkdir(parents=True)
+        return prepare(*arguments)
+
+    prepare = train_module._prepare
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "_prepare", meanwhile)
+        with pytest.raises(ModelFileError, match="unfinished run; go on with it by --resume"):
+            train(tiny_cohort, out, tiny_config)
+    # A batch system that finds the folder starts with --resume, though no epoch was saved.
+    (out / "checkpoints" / ".progress.pt.1.2.part").write_bytes(b"half")
+    (out / ".config.yaml.1.2.part").write_bytes(b"half")
+    monkeypatch.setattr(train_module._Training, "run", again)
+    with pytest.raises(_Killed):
+        train(tiny_cohort, out, tiny_config, resume=True)
+    assert started == [["lock"]]
+    assert sorted(path.name for path in out.iterdir()) == ["checkpoints", "cohort.csv"]
+
+
+def test_a_training_killed_before_its_first_epoch_goes_on(
+    tiny_cohort, tiny_config, tiny_run, tmp_path
+):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    run = train(tiny_cohort, tmp_path / "run", tiny_config, twin=True, resume=True)
+    assert run.card.model_digest == tiny_run.card.model_digest
+
+
 @pytest.mark.parametrize("saves", [1, 3])
 def test_a_resumed_run_ends_at_the_same_model(
     tiny_cohort, tiny_config, tiny_run, tmp_path, monkeypatch, saves
