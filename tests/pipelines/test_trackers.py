@@ -68,7 +68,11 @@ def test_tensorboard_shows_every_number_at_its_row(tmp_path):
 def test_a_resume_goes_on_and_takes_back_what_was_not_kept(tmp_path):
     lost = {**ROWS[1], "loss": 9.0}  # written by a training that was killed before its checkpoint
     Trackers(tmp_path, done=0).add(ROWS[0])
+    # TensorBoard reads its files in the order of their names: the second, then a number without
+    # leading zeros that counts the files of the process.
+    time.sleep(1.1)
     Trackers(tmp_path, done=1).add(lost)
+    time.sleep(1.1)
     send(tmp_path, ROWS[1:], done=1)
     assert curves(tmp_path) == EXPECTED
 
