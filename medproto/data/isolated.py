@@ -31,11 +31,10 @@ from medproto.data.channels import (
     join_references,
 )
 from medproto.data.images import ImageSource
-from medproto.data.reader_worker import READY
 from medproto.errors import ImageReadError, MedProtoError
 from medproto.records import ImageReference
 
-__all__ = ["IsolatedReader", "ReaderPool", "readers"]
+__all__ = ["READY", "IsolatedReader", "ReaderPool", "readers"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -48,6 +47,9 @@ BYTES_PER_SECOND = 2e6
 
 START_SECONDS = 120.0
 """Time for a start of the process, which is no file's fault."""
+
+READY = b"ready\n"
+"""What the process says once it takes requests."""
 
 _WORKER = "medproto.data.reader_worker"
 

@@ -20,12 +20,10 @@ from typing import Any, BinaryIO
 
 from medproto.data.channels import ImageFrame
 from medproto.data.images import read_image, read_mask
+from medproto.data.isolated import READY
 from medproto.errors import ImageReadError
 
-__all__ = ["MAX_MEMORY", "READY", "serve"]
-
-READY = b"ready\n"
-"""Said once all modules are there."""
+__all__ = ["MAX_MEMORY", "serve"]
 
 LONGEST = 3600
 """Seconds after which the process ends by itself, should nobody be left to end it."""

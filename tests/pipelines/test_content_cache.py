@@ -111,7 +111,7 @@ def test_a_damaged_entry_is_read_anew(cohort, cache, decoded, damage):
             content[-2000] ^= 1
         elif damage == "facts":
             place = content.index(b'"modality"')
-            content[place + 12 : place + 15] = b"XXX"
+            content[place + 12 : place + 15] = b"ZZZ"
         entry.write_bytes(b"" if damage == "empty" else bytes(content))
     same(first, load(cohort))
     assert len(decoded) == 6
