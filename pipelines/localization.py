@@ -32,7 +32,8 @@ from medproto.metrics import (
     pointing_game,
 )
 from medproto.networks import ProtoPNet
-from medproto.records import HeadKind, PixelBox, Placement
+from medproto.records import HeadKind, PixelBox
+from medproto.transforms import upright
 
 from .datasets import ImageSet
 
@@ -96,17 +97,8 @@ class LocatedCase:
 
     @property
     def upright(self) -> NDArray[np.bool_]:
-        """The mask in the axes of the network's input, see :func:`upright`."""
+        """The mask in the axes of the network's input, see `upright`."""
         return upright(self.mask, self.similarity.placement)
-
-
-def upright(mask: NDArray[np.bool_], placement: Placement) -> NDArray[np.bool_]:
-    """Turn a stored mask to the axes of the network's input, in which all patients stand alike.
-
-    One place of all images means something there alone: files store volumes along any axes.
-    """
-    flips = tuple(slice(None, None, -1 if scale < 0 else 1) for scale in placement.scale)
-    return mask.transpose(placement.order)[flips]
 
 
 class Each(Sequence[Any]):
@@ -245,7 +237,7 @@ def _figures(
 def fitted_location(images: ImageSet) -> tuple[float, ...] | None:
     """Return the best constant location of a set's masks; ``None`` if nothing is marked.
 
-    Shares of the axes of the network's input, see :func:`upright`.
+    Shares of the axes of the network's input, see `upright`.
     """
     masks = (upright(mask, images.placement(position)) for position, mask in _masks(images))
     first = next(masks, None)

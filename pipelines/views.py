@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from medproto.explain import CellMap
 from medproto.records import ImageReference, PixelBox, Placement
-from medproto.transforms import axes_toward
+from medproto.transforms import axes_toward, upright
 
 from .raster import cut, picture_uri
 
@@ -146,9 +146,7 @@ class VolumeView:
 
     def image(self, pixels: Floats) -> Floats:
         """Return the three planes of ``pixels [*S]``."""
-        volume = pixels.transpose(self.turned.order)
-        flips = tuple(slice(None, None, -1 if scale < 0 else 1) for scale in self.turned.scale)
-        volume = volume[flips]
+        volume = upright(pixels, self.turned)
         planes = []
         for down, across in PLANES:
             normal = 3 - down - across

@@ -20,7 +20,7 @@ from medproto.transforms.dictionary import (
     preprocessing,
 )
 from medproto.transforms.lungs import CropLungs
-from medproto.transforms.orient import OrientVolume, axes_toward
+from medproto.transforms.orient import OrientVolume, axes_toward, upright
 
 __all__ = [
     "Augmentation",
@@ -44,4 +44,5 @@ __all__ = [
     "axes_toward",
     "crop_to",
     "preprocessing",
+    "upright",
 ]

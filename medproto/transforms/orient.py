@@ -9,18 +9,22 @@ stack as it is looked at: rows toward the back, columns toward the patient's lef
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import nibabel
 import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Transform
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from medproto.errors import ImageReadError
 from medproto.records import ImageReference, Placement
 from medproto.transforms.array import step_affine
 
-__all__ = ["OrientVolume", "axes_toward", "check_code"]
+__all__ = ["OrientVolume", "axes_toward", "check_code", "upright"]
+
+Pixel = TypeVar("Pixel", bound=np.generic)
 
 _OPPOSITE = {"L": "R", "R": "L", "P": "A", "A": "P", "S": "I", "I": "S"}
 
@@ -99,3 +103,17 @@ def axes_toward(affine: ArrayLike, code: str) -> tuple[list[int], list[bool]]:
     change = nibabel.orientations.ornt_transform(found, wanted)
     axes = [int(np.flatnonzero(change[:, 0] == k)[0]) for k in range(3)]
     return axes, [bool(change[axis, 1] < 0) for axis in axes]
+
+
+def upright(pixels: NDArray[Pixel], placement: Placement) -> NDArray[Pixel]:
+    """Turn stored pixels to the axes of a placement, in which all patients stand alike.
+
+    Nothing is scaled or cut. One place of all images means something there alone: files store
+    volumes along any axes.
+
+    Args:
+        pixels: ``[*S]``, in the axes of the file.
+    """
+    flips = tuple(slice(None, None, -1 if scale < 0 else 1) for scale in placement.scale)
+    turned: NDArray[Pixel] = pixels.transpose(placement.order)[flips]
+    return turned

@@ -26,6 +26,7 @@ from medproto.data import (
 )
 from medproto.data.phantom_volume import make_volume_phantoms
 from medproto.errors import CohortError
+from medproto.transforms import upright
 from pipelines.case_report import write_case
 from pipelines.cases import rebuild_case
 from pipelines.compare import compare_run
@@ -33,7 +34,6 @@ from pipelines.config import ConfigError, load_config
 from pipelines.evaluate import load_split
 from pipelines.gallery import read_pictures
 from pipelines.global_report import write_prototypes
-from pipelines.localization import upright
 from pipelines.placed_alike import PlacedAlike
 from pipelines.predict import predict_recorded
 from pipelines.prototypes import prune_run
