@@ -59,7 +59,7 @@ def chosen_frame(count: int, frame: int | None, *, what: str = "frame") -> int:
     if frame is None and count > 1:
         raise ImageReadError(
             f"an image must be one {what}, the file holds {count}: name one, counted from 0, in "
-            "the column 'frame'."
+            "the column 'frame' (of a single file by --frame)."
         )
     if frame is not None and not 0 <= frame < count:
         raise ImageReadError(f"the frame must lie in 0..{count - 1}, got {frame}.")

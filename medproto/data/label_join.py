@@ -109,5 +109,8 @@ def _rows_of_keys(labels: pd.DataFrame, key: str, answers: Sequence[str]) -> dic
         value = Path(value).as_posix() if key == "image" else str(value).strip()
         first = rows.setdefault(value, number)
         if known[first] != known[number]:
-            raise CohortError(f"rows {first} and {number} of the labels have one key, two labels.")
+            raise CohortError(
+                f"rows {first} and {number} of the labels (counted from 0, below the header) have "
+                "one key, two labels; keep the one that is right."
+            )
     return rows

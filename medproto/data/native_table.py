@@ -27,10 +27,11 @@ def read_native(path: Path, needed: Sequence[str], *, delimiter: str = ",") -> p
         delimiter: of the cells, a comma or a tab.
 
     Raises:
-        CohortError: if the file is missing, not UTF-8, has no rows, a needed column is missing or
-            there twice, or a row is shorter than the named columns or longer than the header.
+        CohortError: if the file is missing, not UTF-8, has no rows, a quotation mark is not closed
+            where its cell ends, a needed column is missing or there twice, or a row is shorter than
+            the named columns or longer than the header.
     """
-    lines = [line for line in csv.reader(_text(path), delimiter=delimiter) if any(line)]
+    lines = _cells(path, delimiter)
     if len(lines) < 2:
         raise CohortError(f"{path.name} must have a header and at least one row.")
     header = [name.strip() for name in lines[0]]
@@ -51,6 +52,29 @@ def read_native(path: Path, needed: Sequence[str], *, delimiter: str = ",") -> p
     names = [*needed, *(name for name in own if name not in needed)]
     at = {name: header.index(name) for name in names}
     return pd.DataFrame({name: texts_of(row[at[name]] for row in lines[1:]) for name in names})
+
+
+def _cells(path: Path, delimiter: str) -> list[list[str]]:
+    """Return the rows with a cell that is not empty; a quotation mark swallows none of them."""
+    reader = csv.reader(_text(path), delimiter=delimiter, strict=True)
+    rows: list[list[str]] = []
+    begun = 1
+    try:
+        for row in reader:
+            # A cell may hold a line break, and may hold a delimiter. One that holds both is the end
+            # of a row and the start of the next: another row's data would stand in it.
+            if any(delimiter in cell and ("\n" in cell or "\r" in cell) for cell in row):
+                raise csv.Error("a cell goes over several rows")
+            if any(row):
+                rows.append(row)
+            begun = reader.line_num + 1
+    except csv.Error as cause:
+        raise CohortError(
+            f"line {begun} of {path.name}, counted from 1, cannot be divided into cells ({cause}): "
+            'a quotation mark " must stand before and behind a cell, or twice inside it. Mend it '
+            "there, or download the file again."
+        ) from None
+    return rows
 
 
 def read_lines(path: Path) -> list[str]:

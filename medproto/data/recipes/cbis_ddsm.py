@@ -114,7 +114,9 @@ def _mammograms(folder: Path) -> dict[str, list[_Row]]:
                     f"row {number} of {name} must have a pathology out of {list(_CLASSES)}."
                 )
             part = {"part": "test" if "_test_" in name else "train"}
-            found[_clean(row[_IMAGE])].append({**row.to_dict(), **part})
+            finding = {**row.to_dict(), **part}
+            if finding not in found[_clean(row[_IMAGE])]:  # a row that stands twice is one finding
+                found[_clean(row[_IMAGE])].append(finding)
     return found
 
 

@@ -82,7 +82,7 @@ def chestxray14(folder: Path, *, key: str | bytes | None = None) -> BuiltCohort:
     sex = next(name for name in _SEXES if name in table)
     columns["sex"] = [value if value in ("M", "F") else "" for value in table[sex]]
     columns["view"] = list(table[_VIEW])
-    columns |= _boxes(folder, list(table[_NAME]))
+    columns |= _boxes(folder, list(table[_NAME]), counts)
     split, keep, more = _split(folder, table)
     built = pd.DataFrame(columns | split).loc[keep].reset_index(drop=True)
     notes = [UNTRIED, *notes, *count_notes(counts), *more, *pseudonyms.notes()]
@@ -101,7 +101,11 @@ def _entries(folder: Path) -> pd.DataFrame:
     if not any(name in table for name in _SEXES):
         raise CohortError(f"{path.name} must have one of the columns {list(_SEXES)}.")
     if table[_NAME].duplicated().any():
-        raise CohortError(f"{path.name} must name each image once.")
+        twice = int(table[_NAME].duplicated().to_numpy().argmax())
+        raise CohortError(f"{path.name} must name each image once; row {twice} names one again.")
+    if (table[_PATIENT] == "").any():
+        row = int((table[_PATIENT] == "").to_numpy().argmax())
+        raise CohortError(f"row {row} of {path.name} must have a {_PATIENT!r}, and has none.")
     return table
 
 
@@ -127,14 +131,18 @@ def _years(age: str) -> str:
     return "" if years > 120 else str(min(years, OLDEST))
 
 
-def _boxes(folder: Path, names: list[str]) -> dict[str, list[str]]:
+def _boxes(folder: Path, names: list[str], counts: Counter[str]) -> dict[str, list[str]]:
     if not (folder / _BOXES).is_file():
         return {}
     table = read_native(folder / _BOXES, [_NAME, "Finding Label", *_BOX])
     boxes: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for _, row in table.iterrows():
+    for number, row in table.iterrows():
         finding = {"Infiltrate": "Infiltration"}.get(row["Finding Label"], row["Finding Label"])
-        boxes[row[_NAME]].append((box_text([row[name] for name in _BOX], side=_SIDE), finding))
+        where = f"row {number} of {_BOXES}"
+        box = box_text([row[name] for name in _BOX], side=_SIDE, where=where)
+        boxes[row[_NAME]].append((box, finding))
+    lost = sum(len(found) for name, found in boxes.items() if name not in set(names))
+    counts["boxes are of images that are not in the table or the folder and were left out."] = lost
     columns = {"box": 0, "box_finding": 1}
     return {
         column: [";".join(box[part] for box in boxes.get(name, [])) for name in names]

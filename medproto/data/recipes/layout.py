@@ -84,17 +84,18 @@ def _part(patient: str) -> str:
     return "val" if number % _VAL == 0 else "train"
 
 
-def box_text(numbers: Iterable[str], *, side: int) -> str:
+def box_text(numbers: Iterable[str], *, side: int, where: str) -> str:
     """Return a box from ``x, y, w, h`` as text, outward to whole pixels, inside a square image.
 
     Args:
         side: of the image, pixels.
+        where: the row and its table, for the error.
 
     Raises:
         CohortError: if these are not four finite numbers with positive sides in the image.
 
     Example:
-        >>> box_text(["10.5", "20", "30", "40.25"], side=1024)
+        >>> box_text(["10.5", "20", "30", "40.25"], side=1024, where="row 0")
         '20,10,61,41'
     """
     try:
@@ -102,11 +103,13 @@ def box_text(numbers: Iterable[str], *, side: int) -> str:
         row0, col0 = max(0, math.floor(y)), max(0, math.floor(x))
         row1, col1 = min(side, math.ceil(y + height)), min(side, math.ceil(x + width))
     except (ValueError, OverflowError):
-        raise CohortError("a box must be four numbers x, y, width, height, and is not.") from None
+        raise CohortError(
+            f"{where} must have a box of four numbers x, y, width, height, and has not."
+        ) from None
     if not (width > 0 and height > 0 and row0 < row1 and col0 < col1):
         raise CohortError(
-            f"a box must have sides above 0 and lie in the image of {side} x {side} pixels, and "
-            "does not."
+            f"{where} must have a box with sides above 0 in the image of {side} x {side} pixels, "
+            "and has not."
         )
     return f"{row0},{col0},{row1},{col1}"
 

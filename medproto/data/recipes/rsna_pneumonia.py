@@ -70,8 +70,7 @@ def rsna_pneumonia(folder: Path, *, key: str | bytes | None = None) -> BuiltCoho
         "box": [";".join(boxes[patient]) for patient in patients],
     }
     if (folder / _DETAILS).is_file():
-        details = read_native(folder / _DETAILS, ["patientId", "class"])
-        known = dict(zip(details["patientId"], details["class"], strict=True))
+        known = _details(folder)
         columns["detailed_class"] = [known.get(patient, "") for patient in patients]
     notes = [
         UNTRIED,
@@ -82,6 +81,16 @@ def rsna_pneumonia(folder: Path, *, key: str | bytes | None = None) -> BuiltCoho
         *pseudonyms.notes(),
     ]
     return BuiltCohort(Cohort(pd.DataFrame(columns), folder), tuple(notes))
+
+
+def _details(folder: Path) -> dict[str, str]:
+    """Return the detailed class of each patient."""
+    table = read_native(folder / _DETAILS, ["patientId", "class"])
+    known: dict[str, str] = {}
+    for number, row in table.iterrows():
+        if known.setdefault(row["patientId"], row["class"]) != row["class"]:
+            raise CohortError(f"row {number} of {_DETAILS} must have the class of its patient.")
+    return known
 
 
 def _targets(folder: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
@@ -98,5 +107,7 @@ def _targets(folder: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
         if targets.setdefault(row["patientId"], target) != target:
             raise CohortError(f"row {number} of {_LABELS} must have the Target of its patient.")
         if target == "1":
-            boxes[row["patientId"]].append(box_text(cells, side=_SIDE))
+            box = box_text(cells, side=_SIDE, where=f"row {number} of {_LABELS}")
+            if box not in boxes[row["patientId"]]:
+                boxes[row["patientId"]].append(box)
     return targets, boxes

@@ -107,6 +107,9 @@ def test_what_is_no_such_data_set(release):
     path.write_text(PARTICIPANTS.replace("group", "cohort"))
     with pytest.raises(CohortError, match=r"\['label'\] are not there.*Name the one .* by --label"):
         from_bids(release, key=KEY)
+    path.write_text(PARTICIPANTS.replace("sub-01\t", 'sub-01\t"', 1))
+    with pytest.raises(CohortError, match=r"line \d of participants.tsv, .* a quotation mark"):
+        from_bids(release, key=KEY)
     path.write_text("participant_id\tgroup\nsub-77\tx\n")
     with pytest.raises(CohortError, match="'participant_id' of the labels matches none of 6"):
         from_bids(release, key=KEY)

@@ -43,6 +43,7 @@ def release(tmp_path, write_dicom, write_csv, noise):
 
     rows = [
         row("P_00001", "LEFT", "CC", 1, "MALIGNANT", uids=("11", "12", "12")),
+        row("P_00001", "LEFT", "CC", 1, "MALIGNANT", uids=("11", "12", "12")),  # as it stands twice
         row("P_00002", "RIGHT", "MLO", 1, "BENIGN_WITHOUT_CALLBACK", uids=("21", "22", "23")),
         row("P_00003", "LEFT", "CC", 1, "BENIGN", uids=("31", "32", "33")),
         row("P_00003", "LEFT", "CC", 2, "MALIGNANT", uids=("31", "34", "35")),

@@ -35,6 +35,7 @@ def release(tmp_path, write_png, noise):
         "Image Index,Finding Label,Bbox [x,y,w,h],,,\n"
         "00000001_001.png,Cardiomegaly,225.08,547.01,86.77,79.18,,,\n"
         "00000001_001.png,Infiltrate,10,20,30,40\n"
+        "00000001_001.PNG,Mass,10,20,30,40\n00000005_000.png,Mass,10,20,30,40\n"
     )
     return tmp_path
 
@@ -67,6 +68,7 @@ def test_the_published_layout(release, pseudonym):
     assert "1 images of the table are not in the folder" in text
     assert "1 images of the folder are not in the table" in text
     assert "1 ages are impossible" in text
+    assert "2 boxes are of images that are not in the table or the folder" in text
     assert "1 images are in neither list" in text
     stages = {problem.stage for problem in check_cohort(cohort).problems}
     assert stages == {"class"}  # too few cases, and nothing else
@@ -92,7 +94,12 @@ def test_without_lists_and_boxes_there_is_no_split(release):
         ("No Finding", "No Finding|Mass", "got both"),
         ("Finding Labels", "Labels", r"\['Finding Labels'\] are not there once"),
         ("Patient Gender", "Gender", "must have one of the columns"),
-        ("00000002_000.png", "00000001_000.png", "must name each image once"),
+        (
+            "00000002_000.png",
+            "00000001_000.png",
+            "must name each image once; row 2 names one again",
+        ),
+        ("No Finding,0,2,", "No Finding,0,,", "row 2 of .* must have a 'Patient ID'"),
     ],
 )
 def test_another_layout_is_refused(release, old, new, reason):

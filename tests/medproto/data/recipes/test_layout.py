@@ -8,9 +8,12 @@ from medproto.errors import CohortError
 
 
 def test_a_box_goes_outward_to_whole_pixels_and_stays_in_the_image():
-    assert box_text(["264.0", "152.0", "213.0", "379.0"], side=1024) == "152,264,531,477"
-    assert box_text(["10.2", "20.8", "5.1", "5"], side=1024) == "20,10,26,16"
-    assert box_text(["-3", "1000", "10", "100"], side=1024) == "1000,0,1024,7"
+    assert (
+        box_text(["264.0", "152.0", "213.0", "379.0"], side=1024, where="row 0")
+        == "152,264,531,477"
+    )
+    assert box_text(["10.2", "20.8", "5.1", "5"], side=1024, where="row 0") == "20,10,26,16"
+    assert box_text(["-3", "1000", "10", "100"], side=1024, where="row 0") == "1000,0,1024,7"
 
 
 @pytest.mark.parametrize(
@@ -21,12 +24,12 @@ def test_a_box_goes_outward_to_whole_pixels_and_stays_in_the_image():
         (["nan", "0", "1", "1"], "four numbers"),
         (["inf", "0", "1", "1"], "four numbers"),
         (["0", "0", "0", "5"], "sides above 0"),
-        (["1024", "0", "5", "5"], "sides above 0 and lie in the image of 1024 x 1024"),
+        (["1024", "0", "5", "5"], "row 0 must have .* sides above 0 in the image of 1024 x 1024"),
     ],
 )
 def test_what_is_no_box(numbers, reason):
     with pytest.raises(CohortError, match=reason):
-        box_text(numbers, side=1024)
+        box_text(numbers, side=1024, where="row 0")
 
 
 def test_the_test_set_stays_and_its_patients_leave_training():
@@ -61,6 +64,8 @@ def test_untidy_tables(tmp_path):
         path.write_text(text)
         with pytest.raises(CohortError, match=reason):
             read_native(path, ["a", "b"])
+    path.write_text('a,b\n1,"2, 3"\n"x\n",4\n')
+    assert read_native(path, ["a", "b"]).to_dict("list") == {"a": ["1", "x"], "b": ["2, 3", "4"]}
     path.write_bytes(b"\xff")
     with pytest.raises(CohortError, match=r"t.csv must be UTF-8"):
         read_native(path, ["a"])
@@ -81,3 +86,23 @@ def test_files_by_name(tmp_path):
     (tmp_path / "b/images/1.png").touch()
     with pytest.raises(CohortError, match="two files have one name"):
         files_by_name(tmp_path, ".png", parent="images")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('a,b\n1,"2\n3,4\n', 2),  # never closed
+        ('a,b\n1,2\n3,"\n4,5\n6,"\n', 3),  # closed three rows below
+        ('a,b\n1,"2\r3,4\r5,"\r', 2),
+        ('a,b\n1,"2"3\n', 2),
+        ("a,b\n1," + 200_000 * "x" + "\n", 2),  # as long as what an open one swallows
+    ],
+)
+def test_no_quotation_mark_swallows_rows(tmp_path, text, line):
+    path = tmp_path / "t.csv"
+    path.write_bytes(text.encode())
+    with pytest.raises(CohortError, match=rf"line {line} of t\.csv, counted from 1, cannot .*Mend"):
+        read_native(path, ["a", "b"])
+    path.write_bytes(text.replace(",", "\t").encode())
+    with pytest.raises(CohortError, match=rf"line {line} of t\.csv, counted from 1, cannot .*Mend"):
+        read_native(path, ["a", "b"], delimiter="\t")

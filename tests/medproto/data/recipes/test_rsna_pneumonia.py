@@ -53,13 +53,24 @@ def test_the_published_layout(release, pseudonym):
         ("aa-1,,,,,0", "aa-1,1,1,2,2,0", "row 0 of .* must have Target 1 and a box"),
         ("aa-1,,,,,0", "aa-1,,,,,2", "row 0 of .* must have Target 1 and a box"),
         ("cc-3,,,,,0", "bb-2,,,,,0", "row 3 of .* must have the Target of its patient"),
-        ("264.0", "x", "must be four numbers"),
+        ("264.0", "x", "row 1 of .* must have a box of four numbers"),
         ("Target", "target", "are not there once"),
     ],
 )
 def test_another_layout_is_refused(release, old, new, reason):
     (release / "stage_2_train_labels.csv").write_text(LABELS.replace(old, new))
     with pytest.raises(CohortError, match=reason):
+        rsna_pneumonia(release)
+
+
+def test_a_row_that_stands_twice_is_one_box_and_one_class(release):
+    line = next(line for line in LABELS.splitlines() if "264.0" in line)
+    once = rsna_pneumonia(release).cohort.table["box"].tolist()
+    (release / "stage_2_train_labels.csv").write_text(f"{LABELS.rstrip()}\n{line}\n")
+    assert rsna_pneumonia(release).cohort.table["box"].tolist() == once
+    path = release / "stage_2_detailed_class_info.csv"
+    path.write_text(path.read_text() + "aa-1,Normal\n")
+    with pytest.raises(CohortError, match=r"row 4 of .* must have the class of its patient"):
         rsna_pneumonia(release)
 
 
