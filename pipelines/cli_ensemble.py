@@ -43,7 +43,7 @@ def evaluate(
     """
     from medproto.data import Cohort
 
-    from .cli_run import warn_of_known_images
+    from .cli_run import warn_of_cohort
     from .ensemble import Ensemble
     from .runs import RunFolder
 
@@ -51,7 +51,7 @@ def evaluate(
     findings = ensemble.runs[0].config.data.label_columns or ()
     other = None if cohort is None else Cohort.read(cohort, label_columns=findings)
     summary = ensemble.evaluate(split=split, cohort=other)
-    warn_of_known_images(summary.get("known_images"))
+    warn_of_cohort(summary)
     if as_json:
         typer.echo(json.dumps(summary, indent=2, allow_nan=False))
         return

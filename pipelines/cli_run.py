@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 from .wording import interval, percent
 
-__all__ = ["compare", "evaluate", "print_metrics", "train", "warn_of_known_images"]
+__all__ = ["compare", "evaluate", "print_metrics", "train", "warn_of_cohort"]
 
 Run = Annotated[Path, typer.Argument(help="Folder of a finished training.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -106,16 +106,25 @@ def evaluate(
     if cohort is not None:
         other = Cohort.read(cohort, group=group, label_columns=findings)
     summary = evaluate_run(folder, split=split or "test", cohort=other).summary
-    warn_of_known_images(summary.get("known_images"))
+    warn_of_cohort(summary)
     if as_json:
         typer.echo(json.dumps(summary, indent=2, allow_nan=False))
     else:
         print_metrics(summary)
 
 
-def warn_of_known_images(known: dict[str, int] | None) -> None:
-    """Say on stderr that a cohort for external validation holds images of the run itself."""
-    if known and any(known.values()):
+def warn_of_cohort(summary: dict[str, Any]) -> None:
+    """Say on stderr what of a cohort for external validation is not external, or not counted."""
+    left_out = summary.get("other_labels") or {}
+    if left_out:
+        counts = ", ".join(f"{n} of {label[:60]!r}" for label, n in left_out.items())
+        typer.echo(
+            f"medproto: {sum(left_out.values())} images are left out, since the run does not know "
+            f"their label: {counts}.",
+            err=True,
+        )
+    known = summary.get("known_images") or {}
+    if any(known.values()):
         counts = ", ".join(f"{n} of its {split} split" for split, n in known.items() if n)
         typer.echo(
             f"medproto: this is not external: among the images are {counts}, pixel for pixel.",

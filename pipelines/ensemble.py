@@ -32,7 +32,7 @@ from .cases import ExplainedCase, explain_case, judge_prediction
 from .datasets import ImageSet
 from .discrimination import ranking_metric, summarize
 from .doubt import Doubt, fit_joint_doubt
-from .evaluate import known_images, load_split, other_cohort
+from .evaluate import known_images, load_split, other_cohort, other_labels
 from .events import prediction_payload
 from .inference import infer_logits, infer_similarities
 from .predict import RecordedPrediction
@@ -214,14 +214,17 @@ class Ensemble:
         return {
             "split": split if cohort is None else "external",
             **summary,
-            **({} if cohort is None else {"known_images": self._known(sets)}),
+            **self._compared(cohort, sets),
             "members": self._differences(logits, joint, images),
         }
 
-    def _known(self, sets: Sequence[ImageSet]) -> dict[str, int]:
-        """Return the largest count of each split over the members."""
+    def _compared(self, cohort: Cohort | None, sets: Sequence[ImageSet]) -> dict[str, Any]:
+        """Return what is to be said of another cohort; known images are the most of any member."""
+        if cohort is None:
+            return {}
         counts = [known_images(run, own) for run, own in zip(self.runs, sets, strict=True)]
-        return {split: max(count[split] for count in counts) for split in counts[0]}
+        known = {split: max(count[split] for count in counts) for split in counts[0]}
+        return {"known_images": known, "other_labels": other_labels(self.runs[0], cohort)}
 
     def _differences(
         self,

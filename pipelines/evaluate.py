@@ -218,6 +218,17 @@ def _with_labels_of(run: RunFolder, cohort: Cohort) -> Cohort:
     return cohort.select(shared)
 
 
+def other_labels(run: RunFolder, cohort: Cohort) -> dict[str, int]:
+    """Return how many rows of another cohort have each label that the run does not know.
+
+    These rows are not evaluated. Empty for a run of findings, which takes all rows.
+    """
+    if cohort.label_columns:
+        return {}
+    counts = cohort.table["label"].value_counts()
+    return {name: int(counts[name]) for name in cohort.classes if name not in run.card.classes}
+
+
 def known_images(run: RunFolder, images: ImageSet) -> dict[str, int]:
     """Return how many images of another cohort are in each split of the run, pixel for pixel."""
     own = run.cohort.table
@@ -231,7 +242,8 @@ def evaluate_run(
 ) -> Evaluation:
     """Evaluate a finished run on one of its splits, or on the whole of another cohort.
 
-    The summary says under ``known_images`` how many images of another cohort are the run's own.
+    The summary says under ``known_images`` how many images of another cohort are the run's own, and
+    under ``other_labels`` how many were left out since the run does not know their label.
 
     Raises:
         CohortError: if the split is empty, or as of :func:`other_cohort`.
@@ -262,5 +274,5 @@ def evaluate_run(
     )
     if cohort is None:
         return evaluation
-    known = {"known_images": known_images(run, images)}
+    known = {"known_images": known_images(run, images), "other_labels": other_labels(run, cohort)}
     return replace(evaluation, summary=evaluation.summary | known)

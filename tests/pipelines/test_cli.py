@@ -55,7 +55,7 @@ def test_train_evaluate_and_its_json(tiny_table, tiny_settings, tmp_path, main):
     assert json.loads(out)["twin"] is None
 
 
-def test_evaluate_prints_one_document(tiny_path, tiny_table, main):
+def test_evaluate_prints_one_document(tiny_path, tiny_table, tmp_path, main):
     status, out, err = main("evaluate", tiny_path, "--json")
     assert (status, err) == (0, "")
     stored = json.loads((tiny_path / "metrics.json").read_text())
@@ -72,6 +72,14 @@ def test_evaluate_prints_one_document(tiny_path, tiny_table, main):
     assert (
         err == f"medproto: this is not external: among the images are {counts}, pixel for pixel.\n"
     )
+    other = Cohort.read(tiny_table)
+    other.table.loc[:9, "label"] = "fracture"
+    other.save(tmp_path / "other.csv")
+    _, out, err = main("evaluate", tiny_path, "--cohort", tmp_path / "other.csv")
+    assert (
+        "10 images are left out, since the run does not know their label: 10 of 'fracture'." in err
+    )
+    assert "images (groups)          38" in out
 
 
 def test_what_cannot_be_computed_is_said(tiny_path, tiny_table, tmp_path, main):

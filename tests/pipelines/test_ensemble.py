@@ -101,6 +101,7 @@ def test_members_with_other_splits_are_not_calibrated(
     assert (summary["calibrated"], summary["doubt"]) == (False, None)
     # What is validation for one member trained the other: 32 training images of both count.
     assert summary["known_images"] == {"train": 32, "val": 32, "test": 10}
+    assert summary["other_labels"] == {}
 
 
 def test_scores_of_another_model_are_refused(tiny_run, other_run, tmp_path):

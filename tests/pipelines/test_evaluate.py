@@ -126,6 +126,7 @@ def test_another_cohort_is_taken_whole(tiny_run, tiny_cohort):
     summary = evaluate_run(tiny_run, cohort=tiny_cohort).summary
     assert summary["split"] == "external"
     assert summary["known_images"] == tiny_run.cohort.table["split"].value_counts().to_dict()
+    assert summary["other_labels"] == {}
     assert summary["n"] == 48
     assert summary["groups"] == 24
 
@@ -135,6 +136,7 @@ def test_labels_the_run_does_not_know_are_left_out(tiny_run, tiny_cohort):
     table.loc[:9, "label"] = "fracture"
     summary = evaluate_run(tiny_run, cohort=Cohort(table, tiny_cohort.root)).summary
     assert summary["n"] == 38
+    assert summary["other_labels"] == {"fracture": 10}
 
 
 def test_another_cohort_of_one_class_has_no_auroc(tiny_run, tiny_cohort):
